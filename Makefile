@@ -1,0 +1,88 @@
+# Sampan: `make` lists the targets. `make demo` and `make test` need nothing but Debian and Go.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export CGO_ENABLED := 0
+export PATH := $(CURDIR)/bin:$(CURDIR)/bin/tools:$(PATH):/usr/sbin:/sbin
+
+PREFIX   ?= /usr/local
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null)
+LDFLAGS  := -s -w -X github.com/sampan-project/sampan/core/wire.Version=$(VERSION) -X github.com/sampan-project/sampan/core/wire.Commit=$(COMMIT)
+PROGRAMS := sampan sampand sampan-runtime
+PLUGINS  := $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/*/main.go))
+SHARED   ?= ../shared
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: need-demo build ## Build an image, run it, publish a port, from a Starlark script; leaves nothing behind
+	@examples/hello/demo
+
+.PHONY: test
+test: need-test build fixtures ## Run every test: unit tests, the real kernel, the real docker client
+	go vet ./...
+	SAMPAN_BIN=$(CURDIR)/bin go tool gotestsum --format pkgname --format-hide-empty-pkg -- -p 1 -timeout 25m ./...
+
+.PHONY: quick
+quick: ## Run the unit tests of the rooms that need no root (seconds)
+	go test -short ./core/fault/... ./core/wire/... ./core/client/... ./starlark/... ./stdlib/... ./cmd/sampan/... ./tests/house/...
+
+.PHONY: build
+build: ## Build the programs to bin/ and the plugins to bin/plugins/
+	@mkdir -p bin/plugins
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	@set -e; for p in $(PLUGINS); do \
+	  echo go build -o bin/plugins/sampan-$${p/\//-} ./plugins/$$p; \
+	  go build -trimpath -ldflags '$(LDFLAGS)' -o bin/plugins/sampan-$${p/\//-} ./plugins/$$p; done
+
+.PHONY: lint
+lint: bin/tools/golangci-lint ## Run gofmt, go vet and golangci-lint
+	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'); exit 1; }
+	go vet ./...
+	golangci-lint run
+
+bin/tools/golangci-lint:
+	GOBIN=$(CURDIR)/bin/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@latest
+
+.PHONY: race
+race: need-test ## Run the tests of core/ under the race detector (needs gcc)
+	CGO_ENABLED=1 go test -race -p 1 ./core/... ./starlark/... ./plugins/...
+
+.PHONY: generate
+generate: ## Make the generated code again (protobuf, system call tables)
+	@.ci/need protoc=protobuf-compiler
+	go generate ./...
+
+.PHONY: features
+features: need-test build fixtures ## Run the scenarios and print which of the 431 checklist items they prove
+	SAMPAN_BIN=$(CURDIR)/bin go run ./tests/features -write docs/features.md
+
+.PHONY: bench
+bench: need-test build ## Print start latency beside Docker and Podman
+	@tests/bench/start
+
+.PHONY: install
+install: build ## Install the programs under PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/sampan/plugins
+	install -m 0755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 bin/plugins/* $(DESTDIR)$(PREFIX)/libexec/sampan/plugins/
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin build
+
+# What a machine must have. Each word is COMMAND=PACKAGE.
+.PHONY: need-demo need-test
+need-demo:
+	@.ci/need busybox=busybox-static curl=curl
+need-test:
+	@.ci/need busybox=busybox-static curl=curl docker=docker.io docker-registry=docker-registry mmdebstrap=mmdebstrap
+
+# A Debian root filesystem and the packages that the scenarios install into it, made once.
+.PHONY: fixtures
+fixtures: build/fixtures/done
+build/fixtures/done: tests/scenario/fixtures
+	tests/scenario/fixtures build/fixtures
+	@touch $@
