@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/bin:$(CURDIR)/bin/tools:$(PATH):/usr/sbin:/sbin
 PREFIX   ?= /usr/local
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null)
-LDFLAGS  := -s -w -X github.com/sampan-project/sampan/core/wire.Version=$(VERSION) -X github.com/sampan-project/sampan/core/wire.Commit=$(COMMIT)
+LDFLAGS  := -s -w -X github.com/sampan-project/sampan/core/wire.Release=$(VERSION) -X github.com/sampan-project/sampan/core/wire.Commit=$(COMMIT)
 PROGRAMS := sampan sampand sampan-runtime
 PLUGINS  := $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/*/main.go))
 SHARED   ?= ../shared

@@ -1,7 +1,7 @@
 package wire
 
-// Version and Commit of this build, set by the linker.
+// Release and Commit of this build, set by the linker.
 var (
-	Version = "dev"
+	Release = "dev"
 	Commit  = ""
 )

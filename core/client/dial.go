@@ -1,0 +1,224 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+// dialer opens connections to one host.
+type dialer struct {
+	host    string // as given
+	network string // unix, tcp, ssh
+	address string // socket path, or host:port
+	tls     *tls.Config
+	ssh     *url.URL
+	start   func(context.Context) error
+	once    sync.Once
+	started error
+}
+
+func newDialer(o Options) (*dialer, error) {
+	host := o.Host
+	if host == "" {
+		host = DefaultHost
+	}
+	d := &dialer{host: host, start: o.Start}
+	scheme, rest, ok := strings.Cut(host, "://")
+	if !ok {
+		return nil, hostError(host)
+	}
+	switch scheme {
+	case "unix":
+		if rest == "" {
+			return nil, hostError(host)
+		}
+		d.network, d.address = "unix", rest
+		return d, nil
+	case "ssh":
+		u, err := url.Parse(host)
+		if err != nil || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
+			return nil, hostError(host)
+		}
+		d.network, d.ssh = "ssh", u
+		return d, nil
+	case "tcp", "http", "https":
+		u, err := url.Parse(host)
+		if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil {
+			return nil, hostError(host)
+		}
+		if scheme == "https" && o.TLS == nil {
+			o.TLS = &TLS{Verify: true}
+		}
+		if d.tls, err = o.TLS.config(u.Hostname()); err != nil {
+			return nil, err
+		}
+		d.network, d.address = "tcp", net.JoinHostPort(u.Hostname(), port(u, d.tls != nil))
+		return d, nil
+	}
+	return nil, hostError(host)
+}
+
+func hostError(given string) error {
+	return &fault.Field{Field: "host", Given: given, Expected: "unix:///PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT]"}
+}
+
+// port returns the port of u, or the one that IANA gave to Docker without and with TLS.
+func port(u *url.URL, secure bool) string {
+	switch p := u.Port(); {
+	case p != "":
+		return p
+	case secure:
+		return "2376"
+	}
+	return "2375"
+}
+
+// config reads the files; a nil t is plain TCP.
+func (t *TLS) config(server string) (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	c := &tls.Config{ServerName: server, MinVersion: tls.VersionTLS12, InsecureSkipVerify: !t.Verify} //nolint:gosec // --tls without --tlsverify asks for it
+	if t.CA != "" && t.Verify {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "read the certificate authority: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fault.New(fault.Invalid, "%s: expected certificates in PEM form", t.CA)
+		}
+	}
+	if t.Cert != "" || t.Key != "" {
+		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "read the client's certificate: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// dial opens one connection. When nothing listens on a unix socket it starts the daemon, once.
+func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := d.connect(ctx)
+	if err != nil && d.start != nil && d.network == "unix" && nobodyListens(err) {
+		d.once.Do(func() { d.started = d.start(ctx) })
+		if d.started != nil {
+			return nil, &unreachable{d.started}
+		}
+		conn, err = d.connect(ctx)
+	}
+	if err != nil {
+		return nil, &unreachable{d.explain(err)}
+	}
+	return conn, nil
+}
+
+func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
+	var n net.Dialer
+	switch {
+	case d.network == "ssh":
+		return dialSSH(d.ssh)
+	case d.tls != nil:
+		n.Timeout = 30 * time.Second
+		return (&tls.Dialer{NetDialer: &n, Config: d.tls}).DialContext(ctx, "tcp", d.address)
+	case d.network == "tcp":
+		n.Timeout = 30 * time.Second
+	}
+	return n.DialContext(ctx, d.network, d.address)
+}
+
+func nobodyListens(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// unreachable marks an error of dialling, so that it is told from one of a broken connection below
+// net/http's own wrapping.
+type unreachable struct{ err error }
+
+func (e *unreachable) Error() string { return e.err.Error() }
+func (e *unreachable) Unwrap() error { return e.err }
+
+// explain says in one line why nobody could be reached and what to do.
+func (d *dialer) explain(err error) error {
+	if ctxErr := context.Cause(context.Background()); ctxErr != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	var alert tls.AlertError
+	var authority x509.UnknownAuthorityError
+	switch {
+	case d.network == "unix" && errors.Is(err, fs.ErrPermission):
+		return fault.New(fault.Forbidden, "permission denied while trying to connect to the sampan daemon socket at %s: run as root, or join the group that owns %s", d.host, d.address)
+	case errors.As(err, &alert), errors.As(err, &authority), isRecordHeader(err):
+		return fault.New(fault.Unavailable, "connect to the sampan daemon at %s: %w", d.host, err)
+	case d.network == "ssh":
+		return fault.New(fault.Unavailable, "connect to the sampan daemon at %s: %w", d.host, err)
+	case nobodyListens(err):
+		return fault.New(fault.Unavailable, "Cannot connect to the sampan daemon at %s. Is sampand running?", d.host)
+	}
+	return fault.New(fault.Unavailable, "Cannot connect to the sampan daemon at %s (%s). Is sampand running?", d.host, rootCause(err))
+}
+
+// isRecordHeader reports TLS spoken to a port that does not speak it.
+func isRecordHeader(err error) bool {
+	var record tls.RecordHeaderError
+	return errors.As(err, &record)
+}
+
+// rootCause drops the "dial tcp 1.2.3.4:5:" that net.OpError puts before what matters.
+func rootCause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+// ParseHost completes what a person writes after -H: "host:port", ":port" and "tcp://host" get
+// their scheme, host and port; whatever has a scheme stays as it is.
+func ParseHost(given string, secure bool) (string, error) {
+	s := strings.TrimSpace(given)
+	standard := map[bool]string{false: "2375", true: "2376"}[secure]
+	switch {
+	case s == "":
+		return DefaultHost, nil
+	case s == "unix://":
+		return DefaultHost, nil
+	case strings.HasPrefix(s, "tcp://"):
+		s = strings.TrimPrefix(s, "tcp://")
+	case strings.Contains(s, "://"):
+		if _, err := newDialer(Options{Host: s}); err != nil {
+			return "", err
+		}
+		return s, nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = strings.Trim(s, "[]"), standard
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	if port == "" {
+		port = standard
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strings.ContainsAny(host, "/ ") {
+		return "", hostError(given)
+	}
+	return fmt.Sprintf("tcp://%s", net.JoinHostPort(host, port)), nil
+}
