@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -74,11 +75,11 @@ func New(o Options) (*Client, error) {
 		version = wire.APIVersion
 	}
 	if _, _, ok := parseVersion(version); !ok {
-		return nil, &versionError{version}
+		return nil, &fault.Field{Field: "API version", Given: version, Expected: "a version such as " + wire.APIVersion}
 	}
 	agent := o.UserAgent
 	if agent == "" {
-		agent = "Sampan-Client/" + wire.Version + " (linux)"
+		agent = "Sampan-Client/" + wire.Release + " (linux)"
 	}
 	c := &Client{dialer: d, userAgent: agent, headers: o.Headers, pinned: o.Version != ""}
 	c.version.Store(&version)

@@ -63,7 +63,7 @@ func (c *Client) exchange(ctx context.Context, r request, do func(*http.Request)
 		if err != nil {
 			return nil, transportError(ctx, err)
 		}
-		if resp.StatusCode < 400 || r.method == http.MethodHead && resp.StatusCode == http.StatusNotFound && r.plain {
+		if resp.StatusCode < 400 {
 			c.agreed.Store(true)
 			return resp, nil
 		}
@@ -126,7 +126,7 @@ func (c *Client) lower(server, tried string) bool {
 	if c.pinned || server == "" || !olderVersion(server, tried) {
 		return false
 	}
-	c.version.CompareAndSwap(c.version.Load(), &server)
+	c.version.Store(&server)
 	return true
 }
 
@@ -146,8 +146,35 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 	return nil
 }
 
-func (c *Client) get(ctx context.Context, path string, query url.Values, out any) error {
-	return c.call(ctx, request{method: http.MethodGet, path: path, query: query}, out)
+// call is Client.call with a result.
+func call[T any](ctx context.Context, c *Client, r request) (T, error) {
+	var v T
+	err := c.call(ctx, r, &v)
+	return v, err
+}
+
+func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
+	return call[T](ctx, c, request{method: http.MethodGet, path: path, query: query})
+}
+
+func post[T any](ctx context.Context, c *Client, path string, query url.Values, body any) (T, error) {
+	return call[T](ctx, c, request{method: http.MethodPost, path: path, query: query, json: body})
+}
+
+// prune posts to the prune verb of a noun.
+func prune[T any](ctx context.Context, c *Client, path string, f Filters) (T, error) {
+	var v T
+	q := url.Values{}
+	if err := setFilters(q, f); err != nil {
+		return v, err
+	}
+	return post[T](ctx, c, path, q, nil)
+}
+
+func decode[T any](data []byte) (T, error) {
+	var v T
+	err := json.Unmarshal(data, &v)
+	return v, err
 }
 
 func (c *Client) post(ctx context.Context, path string, query url.Values, body, out any) error {
@@ -174,13 +201,13 @@ func (e *StatusError) Error() string { return e.Message }
 
 // classes is the inverse of the table in core/api.
 var classes = map[int]fault.Class{
-	http.StatusNotModified:    fault.NotModified,
-	http.StatusBadRequest:     fault.Invalid,
-	http.StatusUnauthorized:   fault.Unauthorized,
-	http.StatusForbidden:      fault.Forbidden,
-	http.StatusNotFound:       fault.NotFound,
-	http.StatusConflict:       fault.Conflict,
-	http.StatusNotImplemented: fault.NotImplemented,
+	http.StatusNotModified:        fault.NotModified,
+	http.StatusBadRequest:         fault.Invalid,
+	http.StatusUnauthorized:       fault.Unauthorized,
+	http.StatusForbidden:          fault.Forbidden,
+	http.StatusNotFound:           fault.NotFound,
+	http.StatusConflict:           fault.Conflict,
+	http.StatusNotImplemented:     fault.NotImplemented,
 	http.StatusServiceUnavailable: fault.Unavailable,
 	http.StatusGatewayTimeout:     fault.Deadline,
 }
@@ -224,13 +251,6 @@ func transportError(ctx context.Context, err error) error {
 		return fault.New(fault.Unavailable, "the connection to the sampan daemon broke: %w", err)
 	}
 	return fault.As(fault.Unavailable, err)
-}
-
-// versionError is a pinned API version that is none.
-type versionError struct{ given string }
-
-func (e *versionError) Error() string {
-	return (&fault.Field{Field: "API version", Given: e.given, Expected: "a version such as " + wire.APIVersion}).Error()
 }
 
 func parseVersion(s string) (major, minor int, ok bool) {

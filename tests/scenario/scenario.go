@@ -205,7 +205,7 @@ func (s *state) start(flags []string) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		select {
 		case err := <-gone:
-			return fmt.Errorf("sampand ended at once: %v\n%s", err, tail(log.Name()))
+			return fmt.Errorf("sampand ended at once: %w\n%s", err, tail(log.Name()))
 		default:
 		}
 		if resp, err := client.Get("http://sampan/_ping"); err == nil {
@@ -230,7 +230,7 @@ func (s *state) end(sig syscall.Signal) error {
 		return fmt.Errorf("signal sampand: %w", err)
 	}
 	for deadline := time.Now().Add(2 * patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if syscall.Kill(pid, 0) != nil {
+		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 			return nil
 		}
 	}

@@ -37,9 +37,14 @@ func (s Stream) String() string {
 
 // appendEntry appends one line of the log file. It is by hand because a container that writes a
 // million lines a second pays for this more than for anything else.
-func appendEntry(b []byte, line []byte, s Stream, t time.Time, attrs []byte) []byte {
+func appendEntry(b, text, tail []byte) []byte {
 	b = append(b, `{"log":`...)
-	b = appendString(b, line)
+	b = appendString(b, text)
+	return append(b, tail...)
+}
+
+// appendTail appends what follows the text: it is the same for all entries of one moment.
+func appendTail(b []byte, s Stream, t time.Time, attrs []byte) []byte {
 	if s == Stderr {
 		b = append(b, `,"stream":"stderr"`...)
 	} else {
@@ -148,7 +153,7 @@ type Entry struct {
 	Attrs  map[string]string
 }
 
-// decode decodes one line of a log file. Entries as appendEntry writes them are cut up in place;
+// decode decodes one line of a log file. Entries as the Writer writes them are cut up in place;
 // what looks different (another writer, an escape) goes through encoding/json.
 func decode(line []byte, e *Entry) error {
 	if decodeOwn(line, e) {

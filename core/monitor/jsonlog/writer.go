@@ -95,12 +95,15 @@ type entries struct {
 	w      *Writer
 	pooled *[]byte
 	b      []byte
+
+	tail     []byte // of the entries of tailTime
+	tailTime time.Time
 }
 
 func (w *Writer) begin() *entries {
 	p := buffers.Get().(*[]byte)
 	w.mu.Lock()
-	return &entries{w, p, (*p)[:0]}
+	return &entries{w: w, pooled: p, b: (*p)[:0]}
 }
 
 func (e *entries) add(text []byte, s Stream, t time.Time) {
@@ -109,7 +112,10 @@ func (e *entries) add(text []byte, s Stream, t time.Time) {
 		e.flush()
 		w.rotate()
 	}
-	e.b = appendEntry(e.b, text, s, t, w.attrs)
+	if e.tail == nil || !t.Equal(e.tailTime) { // a run is of one stream
+		e.tail, e.tailTime = appendTail(e.tail[:0], s, t, w.attrs), t
+	}
+	e.b = appendEntry(e.b, text, e.tail)
 	if len(e.b) >= batch {
 		e.flush()
 	}

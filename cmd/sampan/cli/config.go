@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// Config is the client's configuration file, config.json, in Docker's form.
+type Config struct {
+	Auths             map[string]wire.AuthConfig `json:"auths,omitempty"`
+	CredentialsStore  string                     `json:"credsStore,omitempty"`
+	CredentialHelpers map[string]string          `json:"credHelpers,omitempty"`
+	HTTPHeaders       map[string]string          `json:"HttpHeaders,omitempty"`
+	DetachKeys        string                     `json:"detachKeys,omitempty"`
+	PsFormat          string                     `json:"psFormat,omitempty"`
+	ImagesFormat      string                     `json:"imagesFormat,omitempty"`
+	NetworksFormat    string                     `json:"networksFormat,omitempty"`
+	VolumesFormat     string                     `json:"volumesFormat,omitempty"`
+	StatsFormat       string                     `json:"statsFormat,omitempty"`
+	CurrentContext    string                     `json:"currentContext,omitempty"`
+}
+
+// Config reads config.json of the configuration directory or, when there is none, Docker's: logins
+// and keys made with the docker command work here. Docker's current context does not count, because
+// it names a Docker daemon.
+func (c *CLI) Config() (*Config, error) {
+	if c.config != nil {
+		return c.config, nil
+	}
+	config, err := readConfig(filepath.Join(c.configDir(), "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if config, err = readConfig(filepath.Join(c.dockerDir(), "config.json")); err == nil {
+			config.CurrentContext = ""
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		config, err = &Config{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.config = config
+	return config, nil
+}
+
+func readConfig(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var config Config
+	if err := json.Unmarshal(data, &config); err != nil && len(bytes.TrimSpace(data)) > 0 {
+		return nil, fault.New(fault.Invalid, "%s: %w", path, err)
+	}
+	return &config, nil
+}
+
+// configDir is --config, SAMPAN_CONFIG, DOCKER_CONFIG or ~/.sampan.
+func (c *CLI) configDir() string {
+	if c.Globals.ConfigDir != "" {
+		return c.Globals.ConfigDir
+	}
+	if dir := c.env("CONFIG"); dir != "" {
+		return dir
+	}
+	return filepath.Join(c.home(), ".sampan")
+}
+
+func (c *CLI) dockerDir() string {
+	if dir := c.Env("DOCKER_CONFIG"); dir != "" {
+		return dir
+	}
+	return filepath.Join(c.home(), ".docker")
+}
+
+func (c *CLI) home() string {
+	if home := c.Env("HOME"); home != "" {
+		return home
+	}
+	return "/root"
+}
+
+// DetachKeys returns the key sequence that leaves a container: the flag's, the file's, or "" for
+// the default.
+func (c *CLI) DetachKeys(flag string) string {
+	if flag != "" {
+		return flag
+	}
+	if config, err := c.Config(); err == nil {
+		return config.DetachKeys
+	}
+	return ""
+}
+
+// dockerHub is the key of Docker Hub's login, which is older than its API.
+const dockerHub = "https://index.docker.io/v1/"
+
+// registryOf returns the registry's part of an image reference as a login's key: the first
+// component, if it has a dot or a colon or is localhost (distribution's rule).
+func registryOf(ref string) string {
+	host, _, ok := strings.Cut(ref, "/")
+	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
+		return dockerHub
+	}
+	if host == "docker.io" || host == "index.docker.io" {
+		return dockerHub
+	}
+	return host
+}
+
+// Auth returns the login for the registry of an image reference, or nil.
+func (c *CLI) Auth(ref string) (*wire.AuthConfig, error) {
+	config, err := c.Config()
+	if err != nil {
+		return nil, err
+	}
+	registry := registryOf(ref)
+	helper := config.CredentialsStore
+	if h, ok := config.CredentialHelpers[registry]; ok {
+		helper = h
+	}
+	if helper != "" {
+		return askHelper(helper, registry)
+	}
+	for key, auth := range config.Auths {
+		if key != registry && loginHost(key) != registry {
+			continue
+		}
+		if auth.ServerAddress = registry; auth.Auth != "" {
+			user, password, err := splitAuth(auth.Auth)
+			if err != nil {
+				return nil, fault.New(fault.Invalid, "auths[%q].auth: expected base64 of user:password", key)
+			}
+			auth.Username, auth.Password, auth.Auth = user, password, ""
+		}
+		return &auth, nil
+	}
+	return nil, nil
+}
+
+// loginHost reduces a login's key, which old clients wrote as a URL, to the registry's host.
+func loginHost(key string) string {
+	if key == dockerHub {
+		return key
+	}
+	if _, rest, ok := strings.Cut(key, "://"); ok {
+		key = rest
+	}
+	host, _, _ := strings.Cut(key, "/")
+	return host
+}
+
+func splitAuth(encoded string) (user, password string, err error) {
+	data, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return "", "", err
+	}
+	user, password, ok := strings.Cut(strings.TrimRight(string(data), "\x00"), ":")
+	if !ok {
+		return "", "", errors.New("no colon")
+	}
+	return user, password, nil
+}
+
+// askHelper asks a credential helper (docker/docker-credential-helpers): the registry on its standard
+// input, JSON on its standard output.
+func askHelper(helper, registry string) (*wire.AuthConfig, error) {
+	if strings.ContainsRune(helper, '/') {
+		return nil, &fault.Field{Field: "credential helper", Given: helper, Expected: "a name such as pass, of a program docker-credential-pass"}
+	}
+	cmd := exec.Command("docker-credential-"+helper, "get")
+	cmd.Stdin = strings.NewReader(registry)
+	out, err := cmd.Output()
+	if err != nil {
+		if strings.Contains(string(out), "credentials not found") {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("ask docker-credential-%s for the login of %s: %w", helper, registry, err)
+	}
+	var answer struct{ Username, Secret string }
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return nil, fmt.Errorf("decode the answer of docker-credential-%s: %w", helper, err)
+	}
+	auth := &wire.AuthConfig{ServerAddress: registry, Username: answer.Username, Password: answer.Secret}
+	if answer.Username == "<token>" {
+		auth.Username, auth.Password, auth.IdentityToken = "", "", answer.Secret
+	}
+	return auth, nil
+}

@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/moby/term"
+
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+// In is standard input.
+type In struct {
+	io.Reader
+	fd       uintptr
+	terminal bool
+}
+
+func newIn(r io.Reader) *In {
+	in := &In{Reader: r}
+	if f, ok := r.(*os.File); ok {
+		in.fd, in.terminal = f.Fd(), term.IsTerminal(f.Fd())
+	}
+	return in
+}
+
+// IsTerminal reports whether a person may be typing.
+func (in *In) IsTerminal() bool { return in.terminal }
+
+// Raw puts the terminal into raw mode, where each key goes to the container at once, and returns
+// how to put it back, which may be called more than once. On anything but a terminal it does nothing.
+func (in *In) Raw() (restore func(), err error) {
+	if !in.terminal {
+		return func() {}, nil
+	}
+	state, err := term.SetRawTerminal(in.fd)
+	if err != nil {
+		return nil, err
+	}
+	return sync.OnceFunc(func() { term.RestoreTerminal(in.fd, state) }), nil
+}
+
+// CheckTTY refuses a container's terminal joined to an input that is none: its line discipline
+// would eat bytes of the data.
+func (in *In) CheckTTY(attachStdin, tty bool) error {
+	if attachStdin && tty && !in.terminal {
+		return fault.As(fault.Invalid, errors.New("the input device is not a TTY"))
+	}
+	return nil
+}
+
+// Out is standard output or standard error.
+type Out struct {
+	io.Writer
+	fd       uintptr
+	terminal bool
+}
+
+func newOut(w io.Writer) *Out {
+	out := &Out{Writer: w}
+	if f, ok := w.(*os.File); ok {
+		out.fd, out.terminal = f.Fd(), term.IsTerminal(f.Fd())
+	}
+	return out
+}
+
+// IsTerminal reports whether a person may be reading.
+func (out *Out) IsTerminal() bool { return out.terminal }
+
+// Size is the terminal's size in characters, 0 and 0 where there is none.
+func (out *Out) Size() (height, width uint) {
+	if !out.terminal {
+		return 0, 0
+	}
+	size, err := term.GetWinsize(out.fd)
+	if err != nil || size == nil {
+		return 0, 0
+	}
+	return uint(size.Height), uint(size.Width)
+}
+
+// Discard takes what is written to an Out of which nothing is wanted.
+func Discard() *Out { return &Out{Writer: io.Discard} }

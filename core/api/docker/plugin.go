@@ -1,0 +1,35 @@
+package docker
+
+import (
+	"net/http"
+
+	"github.com/sampan-project/sampan/core/api/route"
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+// plugins are Docker's managed plugins (images with a rootfs that dockerd runs). There are none:
+// drivers are programs found by core/plugin, and listed at /sampan/v1/plugins.
+type plugins struct{}
+
+func (p plugins) routes() []route.Route {
+	routes := []route.Route{
+		{Method: http.MethodGet, Pattern: "/plugins", Handle: p.list},
+		{Method: http.MethodGet, Pattern: "/plugins/{name}/json", Handle: p.missing},
+	}
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		routes = append(routes, route.Route{Method: method, Pattern: "/plugins/{name}", Handle: p.unsupported})
+	}
+	return routes
+}
+
+func (p plugins) list(w http.ResponseWriter, _ *route.Request) error {
+	return route.WriteJSON(w, http.StatusOK, []struct{}{})
+}
+
+func (p plugins) missing(_ http.ResponseWriter, r *route.Request) error {
+	return fault.New(fault.NotFound, "plugin %q not found", r.Variable())
+}
+
+func (p plugins) unsupported(http.ResponseWriter, *route.Request) error {
+	return fault.New(fault.NotImplemented, "Docker's managed plugins are not supported by this daemon; put a driver's program into the plugin directory")
+}

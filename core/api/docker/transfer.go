@@ -1,0 +1,191 @@
+package docker
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/sampan-project/sampan/core/api/route"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// create pulls an image (fromImage) or imports a root filesystem (fromSrc).
+func (i images) create(w http.ResponseWriter, r *route.Request) error {
+	q := r.Query()
+	from, source := q.Text("fromImage"), q.Text("fromSrc")
+	if err := q.Err(); err != nil {
+		return err
+	}
+	switch {
+	case from != "":
+		return i.pull(w, r, q, from)
+	case source == "-":
+		return i.importRoot(w, r, q, source, r.Upload(w))
+	case source != "":
+		body, err := fetchArchive(r, source)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		return i.importRoot(w, r, q, source, body)
+	}
+	return fault.New(fault.Invalid, `expected a parameter: fromImage with the name of an image to pull, or fromSrc with "-" or an address to import from`)
+}
+
+func (i images) pull(w http.ResponseWriter, r *route.Request, q *route.Query, from string) error {
+	// `pull -a` of old clients leaves a colon behind the name.
+	name, tag := strings.TrimSuffix(from, ":"), q.Text("tag")
+	platform := ""
+	if r.Version >= 32 {
+		platform = q.Text("platform")
+	}
+	if tag == "" && !hasTag(name) {
+		return fault.New(fault.NotImplemented, "pulling every tag of %s is not supported by this daemon; name one with the parameter tag", name)
+	}
+	auth, err := registryAuth(r)
+	if err != nil {
+		return err
+	}
+	p := route.NewProgress(w)
+	return p.End(i.backend.Pull(r.Context(), retag(name, tag), platform, auth, p.Send))
+}
+
+// retag is joinTag for a name that may have a tag already, which the given one replaces.
+func retag(name, tag string) string {
+	if tag != "" && hasTag(name) {
+		if before, _, ok := strings.Cut(name, "@"); ok {
+			name = before
+		}
+		if hasTag(name) {
+			name = name[:strings.LastIndexByte(name, ':')]
+		}
+	}
+	return joinTag(name, tag)
+}
+
+func (i images) importRoot(w http.ResponseWriter, r *route.Request, q *route.Query, source string, body io.Reader) error {
+	message := q.Text("message")
+	if message == "" {
+		message = "Imported from " + source
+	}
+	p := route.NewProgress(w)
+	id, err := i.backend.Import(r.Context(), body, joinTag(q.Text("repo"), q.Text("tag")), message, q.Texts("changes"), p.Send)
+	if err == nil {
+		p.Send(wire.Message{Status: id.String()})
+	}
+	return p.End(err)
+}
+
+// fetchArchive opens the address of an archive. Whoever may use this API is root on the host, so
+// no address is kept from them.
+func fetchArchive(r *route.Request, address string) (io.ReadCloser, error) {
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, address, nil)
+	if err != nil || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
+		return nil, &fault.Field{Field: "fromSrc", Given: address, Expected: `"-" or an http or https address`}
+	}
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "fetch the archive: %w", err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		answer.Body.Close()
+		return nil, fault.New(fault.Invalid, "fetch the archive: %s answers %s", address, answer.Status)
+	}
+	return http.MaxBytesReader(nil, answer.Body, route.MaxArchive), nil
+}
+
+func (i images) push(w http.ResponseWriter, r *route.Request) error {
+	b, err := ability[ImagePusher](i.backend, "pushing an image")
+	if err != nil {
+		return err
+	}
+	q := r.Query()
+	tag := q.Text("tag")
+	if err := q.Err(); err != nil {
+		return err
+	}
+	auth, err := registryAuth(r)
+	if err != nil {
+		return err
+	}
+	p := route.NewProgress(w)
+	return p.End(b.Push(r.Context(), joinTag(r.Variable(), tag), auth, p.Send))
+}
+
+func (i images) load(w http.ResponseWriter, r *route.Request) error {
+	q := r.Query()
+	quiet := q.BoolOr("quiet", true)
+	if r.Version >= 48 && q.Text("platform") != "" {
+		return fault.New(fault.NotImplemented, "loading one platform of an archive is not supported by this daemon: leave out platform to load that of the host")
+	}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	p := route.NewProgress(w)
+	progress := p.Send
+	if quiet { // results only: "Loaded image: x" has no progress
+		progress = func(m wire.Message) {
+			if m.ProgressDetail == nil && m.Progress == "" {
+				p.Send(m)
+			}
+		}
+	}
+	return p.End(i.backend.Load(r.Context(), r.Upload(w), progress))
+}
+
+// save writes an archive of images. An error after its first byte breaks the connection off, so
+// that nobody takes half an archive for a whole one.
+func (i images) save(w http.ResponseWriter, r *route.Request) error {
+	q := r.Query()
+	names := q.Texts("names")
+	if name := r.Variable(); name != "" {
+		names = []string{name}
+	}
+	if err := q.Err(); err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return &fault.Field{Field: "names", Given: "", Expected: "the name of at least one image"}
+	}
+	for _, name := range names {
+		if err := i.checkPlatform(r, name); err != nil {
+			return err
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	return i.backend.Save(r.Context(), names, w)
+}
+
+// maxAuth bounds the login header; an identity token is a few KiB.
+const maxAuth = 64 << 10
+
+// registryAuth reads the header X-Registry-Auth: JSON in base64, of either alphabet, padded or not.
+// No header, and the JSON of nothing, is no login.
+func registryAuth(r *route.Request) (*wire.AuthConfig, error) {
+	given := r.Header.Get("X-Registry-Auth")
+	if given == "" {
+		return nil, nil
+	}
+	if len(given) > maxAuth {
+		return nil, fault.New(fault.Invalid, "X-Registry-Auth header: %d bytes: expected at most %d", len(given), maxAuth)
+	}
+	alphabet := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(given, "="))
+	b, err := base64.RawURLEncoding.DecodeString(alphabet)
+	var auth *wire.AuthConfig
+	if err == nil {
+		err = json.Unmarshal(b, &auth)
+	}
+	if err != nil { // the value may be a secret: not in the message
+		return nil, fault.New(fault.Invalid, "invalid X-Registry-Auth header: expected the JSON of a login in base64url")
+	}
+	if auth == nil || *auth == (wire.AuthConfig{}) {
+		return nil, nil
+	}
+	return auth, nil
+}

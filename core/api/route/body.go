@@ -1,0 +1,77 @@
+package route
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+const (
+	// MaxJSON bounds a JSON body. The largest that a client has reason to send is a container with
+	// its environment; the kernel takes 2 MiB of that.
+	MaxJSON = 8 << 20
+	// MaxArchive bounds an uploaded archive. It stops a stream without an end, not a large image.
+	MaxArchive = 256 << 30
+)
+
+// Decode reads the JSON body into v. An empty body leaves v as it is; anything that is not
+// application/json is refused before it is read.
+func (r *Request) Decode(w http.ResponseWriter, v any) error {
+	if r.Body == nil || r.ContentLength == 0 {
+		return nil
+	}
+	given := r.Header.Get("Content-Type")
+	if kind, _, err := mime.ParseMediaType(given); err != nil {
+		return fault.New(fault.Invalid, "malformed Content-Type header (%s): expected application/json", given)
+	} else if kind != "application/json" {
+		return fault.New(fault.Invalid, "unsupported Content-Type header (%s): must be 'application/json'", given)
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxJSON))
+	if err := d.Decode(v); err != nil {
+		return decodeError(err)
+	}
+	if d.More() {
+		return fault.New(fault.Invalid, "unexpected content after JSON")
+	}
+	return nil
+}
+
+// decodeError says in one line what is wrong with a body, without Go's type names where they can
+// be had without.
+func decodeError(err error) error {
+	var tooLarge *http.MaxBytesError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &tooLarge):
+		return err
+	case errors.Is(err, io.EOF):
+		return fault.New(fault.Invalid, "invalid JSON: got EOF while reading request body")
+	case errors.As(err, &kind):
+		return fault.New(fault.Invalid, "invalid JSON: %s: got %s, expected %s", kind.Field, kind.Value, kind.Type)
+	}
+	return fault.New(fault.Invalid, "invalid JSON: %w", err)
+}
+
+// Upload returns the body of an archive upload, bounded by MaxArchive.
+func (r *Request) Upload(w http.ResponseWriter) io.Reader {
+	return http.MaxBytesReader(w, r.Body, MaxArchive)
+}
+
+// WriteJSON answers with the value.
+func WriteJSON(w http.ResponseWriter, status int, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// NoContent answers that it is done.
+func NoContent(w http.ResponseWriter) error {
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

@@ -1,0 +1,227 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+func imagePath(ref, verb string) (string, error) {
+	s, err := segments("image", ref)
+	if verb != "" {
+		verb = "/" + verb
+	}
+	return "/images/" + s + verb, err
+}
+
+// splitReference takes NAME[:TAG|@DIGEST] apart; a digest stands in the tag's place. Whether both
+// are well formed is for the server to say.
+func splitReference(ref string) (name, tag string) {
+	if name, digest, ok := strings.Cut(ref, "@"); ok {
+		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+			name = name[:i] // the digest says more than the tag beside it
+		}
+		return name, digest
+	}
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i], ref[i+1:]
+	}
+	return ref, ""
+}
+
+// ImageListOptions choose images.
+type ImageListOptions struct {
+	All        bool // also those that only other images are made of
+	SharedSize bool
+	Filters    Filters
+}
+
+// ImageList lists images, newest first.
+func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]wire.ImageSummary, error) {
+	q := url.Values{}
+	setBool(q, "all", o.All)
+	setBool(q, "shared-size", o.SharedSize)
+	if err := setFilters(q, o.Filters); err != nil {
+		return nil, err
+	}
+	return get[[]wire.ImageSummary](ctx, c, "/images/json", q)
+}
+
+// ImageInspect describes an image.
+func (c *Client) ImageInspect(ctx context.Context, ref string) (wire.ImageInspect, error) {
+	var v wire.ImageInspect
+	data, err := c.ImageInspectRaw(ctx, ref)
+	if err != nil {
+		return v, err
+	}
+	return decode[wire.ImageInspect](data)
+}
+
+// ImageInspectRaw is ImageInspect with all that the server sent.
+func (c *Client) ImageInspectRaw(ctx context.Context, ref string) (json.RawMessage, error) {
+	path, err := imagePath(ref, "json")
+	if err != nil {
+		return nil, err
+	}
+	return get[json.RawMessage](ctx, c, path, nil)
+}
+
+// ImageHistory lists the steps that made an image, newest first.
+func (c *Client) ImageHistory(ctx context.Context, ref string) ([]wire.ImageHistory, error) {
+	path, err := imagePath(ref, "history")
+	if err != nil {
+		return nil, err
+	}
+	return get[[]wire.ImageHistory](ctx, c, path, nil)
+}
+
+// ImageRemove removes a name, and the image with its last one. noPrune keeps unnamed parents.
+func (c *Client) ImageRemove(ctx context.Context, ref string, force, noPrune bool) ([]wire.ImageDelete, error) {
+	path, err := imagePath(ref, "")
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{}
+	setBool(q, "force", force)
+	setBool(q, "noprune", noPrune)
+	var v []wire.ImageDelete
+	err = c.delete(ctx, path, q, &v)
+	return v, err
+}
+
+// ImageTag gives an image one more name.
+func (c *Client) ImageTag(ctx context.Context, source, target string) error {
+	path, err := imagePath(source, "tag")
+	if err != nil {
+		return err
+	}
+	repo, tag := splitReference(target)
+	if strings.Contains(target, "@") {
+		return fault.New(fault.Invalid, "refusing to create a tag with a digest reference")
+	}
+	return c.post(ctx, path, url.Values{"repo": {repo}, "tag": {tag}}, nil, nil)
+}
+
+// ImagePull fetches an image from its registry. A reference without tag or digest means latest;
+// platform may be "".
+func (c *Client) ImagePull(ctx context.Context, ref, platform string, auth *wire.AuthConfig, each func(wire.Message) error) error {
+	name, tag := splitReference(ref)
+	if tag == "" {
+		tag = "latest"
+	}
+	return c.pull(ctx, name, tag, platform, auth, each)
+}
+
+// ImagePullAll fetches every tag of a repository.
+func (c *Client) ImagePullAll(ctx context.Context, name, platform string, auth *wire.AuthConfig, each func(wire.Message) error) error {
+	return c.pull(ctx, name, "", platform, auth, each)
+}
+
+func (c *Client) pull(ctx context.Context, name, tag, platform string, auth *wire.AuthConfig, each func(wire.Message) error) error {
+	header, err := encodeAuth(auth)
+	if err != nil {
+		return err
+	}
+	q := url.Values{"fromImage": {name}}
+	if tag != "" {
+		q.Set("tag", tag)
+	}
+	if platform != "" {
+		q.Set("platform", strings.ToLower(platform))
+	}
+	return c.progress(ctx, request{method: http.MethodPost, path: "/images/create", query: q, header: header}, each)
+}
+
+// ImagePush sends an image to its registry; a name without a tag sends all its tags.
+func (c *Client) ImagePush(ctx context.Context, ref, platform string, auth *wire.AuthConfig, each func(wire.Message) error) error {
+	name, tag := splitReference(ref)
+	path, err := imagePath(name, "push")
+	if err != nil {
+		return err
+	}
+	if auth == nil {
+		auth = &wire.AuthConfig{} // the header is required, also when it says nothing
+	}
+	header, err := encodeAuth(auth)
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	if tag != "" {
+		q.Set("tag", tag)
+	}
+	if platform != "" {
+		q.Set("platform", platform)
+	}
+	return c.progress(ctx, request{method: http.MethodPost, path: path, query: q, header: header}, each)
+}
+
+// ImageLoad reads an archive of images, as ImageSave writes it. quiet spares the progress.
+func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, quiet bool, each func(wire.Message) error) error {
+	q := url.Values{"quiet": {strconv.FormatBool(quiet)}}
+	return c.progress(ctx, request{method: http.MethodPost, path: "/images/load", query: q, body: archive, kind: "application/x-tar"}, each)
+}
+
+// ImageImportOptions describe the image that a root filesystem becomes.
+type ImageImportOptions struct {
+	Ref      string // repository[:tag], or ""
+	URL      string // where the server fetches the tar from; "" or "-" is the request's body
+	Message  string
+	Changes  []string // Dockerfile instructions
+	Platform string
+}
+
+// ImageImport makes an image of one layer from a root filesystem's tar.
+func (c *Client) ImageImport(ctx context.Context, tar io.Reader, o ImageImportOptions, each func(wire.Message) error) error {
+	repo, tag := splitReference(o.Ref)
+	q := url.Values{"fromSrc": {"-"}, "repo": {repo}}
+	if o.URL != "" {
+		q.Set("fromSrc", o.URL)
+	}
+	if tag != "" {
+		q.Set("tag", tag)
+	}
+	if o.Message != "" {
+		q.Set("message", o.Message)
+	}
+	if o.Platform != "" {
+		q.Set("platform", strings.ToLower(o.Platform))
+	}
+	for _, change := range o.Changes {
+		q.Add("changes", change)
+	}
+	return c.progress(ctx, request{method: http.MethodPost, path: "/images/create", query: q, body: tar, kind: "application/x-tar"}, each)
+}
+
+// ImageSave opens an archive of images.
+func (c *Client) ImageSave(ctx context.Context, refs ...string) (io.ReadCloser, error) {
+	return c.open(ctx, "/images/get", url.Values{"names": refs})
+}
+
+// ImagePrune removes images without a name, or with dangling=false all that no container uses.
+func (c *Client) ImagePrune(ctx context.Context, f Filters) (wire.ImagesPrune, error) {
+	return prune[wire.ImagesPrune](ctx, c, "/images/prune", f)
+}
+
+// ImageSearch asks the registry's index.
+func (c *Client) ImageSearch(ctx context.Context, term string, limit int, auth *wire.AuthConfig, f Filters) ([]wire.SearchResult, error) {
+	header, err := encodeAuth(auth)
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{"term": {term}}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	if err := setFilters(q, f); err != nil {
+		return nil, err
+	}
+	return call[[]wire.SearchResult](ctx, c, request{method: http.MethodGet, path: "/images/search", query: q, header: header})
+}

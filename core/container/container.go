@@ -1,0 +1,204 @@
+// Package container is the life of containers: create, start, stop, exec, attach, logs, restart,
+// remove, and what inspect and ps show of it.
+//
+// # One life
+//
+//	Create   validates everything, then writes the record (store.go), prepares the snapshot, makes volumes
+//	Attach   may come before Start: its stream is joined to the process when there is one (attach.go)
+//	Start    network, files, specification, then the monitor creates and starts it (start.go)
+//	exit     the monitor tells; network and monitor let go, restart policy decides (exit.go)
+//	Remove   the record goes first, in one transaction with a note of what is left to delete (remove.go)
+//
+// # What is where
+//
+// A container is in memory while the daemon runs; reading (ps, inspect) asks no database. Its record,
+// what it was created as, is a row in state.db; its state, what it is doing, is a row in run.db, which
+// is not synced: a killed daemon loses nothing of it, and after a power failure no container runs.
+// A copy of the state goes to state.db in the background, so that exit codes and times outlive a
+// reboot. A container that removes itself (--rm) and has nothing that outlives it is in run.db
+// alone: it costs no sync of the disk at all.
+//
+// # Locks
+//
+// What changes a container takes its op lock for the whole of the change: Start, the handling of an
+// exit, Remove. Signals do not: they are sent, and the exit comes as an event. The mutex guards the
+// fields and is never held while something is waited for. Manager.mu guards the maps of containers
+// and is taken before a container's mutex, never after.
+package container
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sampan-project/sampan/core/event"
+	"github.com/sampan-project/sampan/core/state"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// Options are what a Manager is made of.
+type Options struct {
+	DB    *state.DB // data-root/state.db
+	RunDB *state.DB // exec-root/run.db
+
+	Images  Images
+	Layers  Layers
+	Network Network
+	Volumes Volumes
+	Monitor Monitor
+	Events  *event.Log
+	Logger  *slog.Logger
+
+	Root     string // data-root: containers/<id> has the log and the files of each
+	ExecRoot string
+
+	CgroupParent   string // cgroup of all containers that ask for no other; "" is "sampan"
+	InitPath       string // program for --init; "" refuses the option
+	DefaultLog     wire.LogConfig
+	DefaultUlimits map[string]wire.Ulimit
+	DefaultShmSize int64
+	DefaultInit    bool
+	// LiveRestore leaves containers running when the daemon ends in peace.
+	LiveRestore bool
+}
+
+// Manager keeps the containers of one data-root. Its methods may be called in parallel.
+type Manager struct {
+	o     Options
+	log   *slog.Logger
+	store *store
+
+	mu    sync.RWMutex
+	byID  map[string]*Container
+	names map[string]*Container // without a slash; also of containers that are being created
+	execs map[string]*execution
+
+	users       userCache
+	closing     atomic.Bool // the daemon ends: nothing is restarted
+	background  sync.WaitGroup
+	ctx         context.Context // ends when the Manager is closed
+	cancel      context.CancelFunc
+	restartGate chan struct{} // bounds how many containers start at once by themselves
+}
+
+// New loads the containers. Nothing is started or changed before Reconcile.
+func New(o Options) (*Manager, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Events == nil {
+		o.Events = event.NewLog()
+	}
+	if o.CgroupParent == "" {
+		o.CgroupParent = "sampan"
+	}
+	if o.DefaultLog.Type == "" {
+		o.DefaultLog.Type = "json-file"
+	}
+	m := &Manager{o: o, log: o.Logger, byID: map[string]*Container{}, names: map[string]*Container{},
+		execs: map[string]*execution{}, restartGate: make(chan struct{}, 4)}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	// 0710 as dockerd: the daemon's group may pass, so that what is mounted from here can be read.
+	for _, dir := range []string{m.containersDir(), m.mountPoint()} {
+		if err := os.MkdirAll(dir, 0o710); err != nil {
+			return nil, fmt.Errorf("containers: %w", err)
+		}
+	}
+	var err error
+	if m.store, err = openStore(o.DB, o.RunDB, m.log); err != nil {
+		return nil, err
+	}
+	rows, err := m.store.load()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		c := newContainer(r.record, r.state)
+		m.byID[c.rec.ID] = c
+		m.names[c.rec.Name] = c
+	}
+	return m, nil
+}
+
+func (m *Manager) containersDir() string { return filepath.Join(m.o.Root, "containers") }
+
+// mountPoint is an empty directory for mounts that are made in a namespace of one thread.
+func (m *Manager) mountPoint() string { return filepath.Join(m.o.ExecRoot, "mnt") }
+
+// directory has the container's log, hostname, hosts and resolv.conf.
+func (m *Manager) directory(id string) string { return filepath.Join(m.containersDir(), id) }
+
+// Container is one container. The exported methods of Manager find it by reference.
+type Container struct {
+	op opLock // held for the whole of a change, see the package comment
+
+	mu        sync.Mutex
+	rec       record // replaced as a whole, never changed in place
+	state     runState
+	removed   bool
+	reserved  bool // its Create has not ended
+	waiters   []*waiter
+	streams   []*lateStream // attached before there was a process
+	restart   *restarter
+	cancelRun context.CancelFunc // ends what goes on while it runs: health probes
+	ended     chan struct{}      // closed when the present run has ended; nil when there is none
+	usage     sizeCache
+}
+
+func newContainer(r record, s runState) *Container {
+	return &Container{op: newOpLock(), rec: r, state: s, restart: newRestarter()}
+}
+
+// snapshot returns the record and the state of one moment.
+func (c *Container) snapshot() (record, runState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rec, c.state
+}
+
+// opLock is a mutex whose waiting ends with a context.
+type opLock chan struct{}
+
+func newOpLock() opLock { return make(opLock, 1) }
+
+func (l opLock) lock(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l opLock) unlock() { <-l }
+
+// emit publishes an event about the container with Docker's attributes: image, name, labels, and more.
+func (m *Manager) emit(rec *record, action string, more ...string) {
+	attributes := make(map[string]string, len(rec.Config.Labels)+2+len(more)/2)
+	for k, v := range rec.Config.Labels {
+		attributes[k] = v
+	}
+	attributes["image"], attributes["name"] = rec.Config.Image, rec.Name
+	for i := 0; i+1 < len(more); i += 2 {
+		attributes[more[i]] = more[i+1]
+	}
+	m.o.Events.Emit(event.Container, action, rec.ID, attributes)
+}
+
+// later runs fn in the background; Close waits for it.
+func (m *Manager) later(fn func()) {
+	m.background.Add(1)
+	go func() {
+		defer m.background.Done()
+		fn()
+	}()
+}

@@ -1,0 +1,78 @@
+package container
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/image"
+	"github.com/sampan-project/sampan/core/monitor"
+	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/network"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// The rooms below, as much of them as containers need.
+
+// Images finds the image a container is made from, and makes one of a container.
+type Images interface {
+	Get(ctx context.Context, ref string) (*image.Image, error)
+	Commit(ctx context.Context, r image.CommitRequest) (*image.Image, error)
+}
+
+// Layers keeps the snapshots that containers write on. A key is a container's id.
+type Layers interface {
+	Prepare(ctx context.Context, key string, chain digest.Digest) ([]mount.Mount, error)
+	Mounts(ctx context.Context, key string) ([]mount.Mount, error)
+	View(chain digest.Digest) ([]mount.Mount, error)
+	Remove(ctx context.Context, key string) error
+	Usage(ctx context.Context, key string) (int64, error)
+	Paths(key string) map[string]string
+}
+
+// Volumes are directories that outlive containers.
+type Volumes interface {
+	Create(ctx context.Context, req wire.VolumeCreateRequest) (wire.Volume, error)
+	Inspect(ctx context.Context, name string) (wire.Volume, error)
+	Path(ctx context.Context, name string) (string, error)
+	Populate(ctx context.Context, name string, fill func(dir string) error) error
+	Remove(ctx context.Context, name string, force bool) error
+}
+
+// Network gives a container its place in networks.
+type Network interface {
+	Join(ctx context.Context, r network.JoinRequest) (*network.Sandbox, error)
+	Leave(ctx context.Context, containerID string) error
+	Settings(containerID string) wire.NetworkSettings
+	Reconcile(ctx context.Context, running map[string]int) error
+}
+
+// Monitor is the parent of the processes.
+type Monitor interface {
+	Create(ctx context.Context, c monitor.Config) (monitor.Status, error)
+	Start(ctx context.Context, id string) error
+	Kill(ctx context.Context, id string, sig int, all bool) error
+	Delete(ctx context.Context, id string, force bool) error
+	Exec(ctx context.Context, id string, c monitor.ExecConfig) (monitor.Status, error)
+	ExecAttach(ctx context.Context, id string, c monitor.ExecConfig, a monitor.AttachConfig) (monitor.Status, *os.File, error)
+	DeleteExec(ctx context.Context, id, execID string) error
+	Attach(ctx context.Context, id, execID string, c monitor.AttachConfig) (*os.File, error)
+	Resize(ctx context.Context, id, execID string, height, width uint16) error
+	Wait(ctx context.Context, id, execID string) (monitor.Exit, error)
+	Pause(ctx context.Context, id string) error
+	Resume(ctx context.Context, id string) error
+	Update(ctx context.Context, id string, r *specs.LinuxResources) error
+	Stats(ctx context.Context, id string) (cgroup.Stats, error)
+	Pids(ctx context.Context, id string) ([]int, error)
+	List(ctx context.Context) ([]monitor.Status, error)
+	Watch(ctx context.Context) (<-chan monitor.Event, error)
+}
+
+// differ is the part of Layers that Commit, Export and Changes need beyond the rest.
+type differ interface {
+	Diff(ctx context.Context, key string, w io.Writer) error
+}

@@ -1,0 +1,191 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// shell is a static shell, so that no library is looked up in a namespace.
+func shell(t testing.TB) *os.File {
+	t.Helper()
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("busybox is not installed")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// run starts a shell script with s and returns its output and status.
+func run(t *testing.T, s Spawn, script string) (string, unix.WaitStatus) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	s.Program, s.Args, s.Env = shell(t), []string{"sh", "-c", script}, []string{"PATH=/bin:/usr/bin:/sbin"}
+	s.Files = append([]*os.File{null, w, w}, s.Files...)
+	child, err := s.Start()
+	w.Close()
+	if err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	defer child.PidFD.Close()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := Wait(child.PidFD)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out)), status
+}
+
+func TestSpawnMakesNamespaces(t *testing.T) {
+	out, status := run(t, Spawn{Flags: unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWNS}, "echo $$; hostname inside; hostname; exit 7")
+	if out != "1\ninside" || status.ExitStatus() != 7 {
+		t.Errorf("got %q, status %d; want pid 1, hostname inside, status 7", out, status.ExitStatus())
+	}
+	if name, _ := os.Hostname(); name == "inside" {
+		t.Error("the caller's hostname was changed")
+	}
+}
+
+func TestSpawnPassesFilesInOrderAndNoOther(t *testing.T) {
+	a, err := os.CreateTemp(t.TempDir(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := os.CreateTemp(t.TempDir(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	out, _ := run(t, Spawn{Files: []*os.File{b, a, b}}, "cd /proc/self/fd; for i in 3 4 5; do readlink $i; done; exec ls /proc/self/fd")
+	// ls itself has its directory open: 0 to 5 and one more.
+	want := fmt.Sprintf("%s\n%s\n%s\n0\n1\n2\n3\n4\n5\n6", b.Name(), a.Name(), b.Name())
+	if out != want {
+		t.Errorf("got %q, want %q", out, want)
+	}
+}
+
+func TestSpawnJoinsAndForks(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	outer := Spawn{Program: shell(t), Args: []string{"cat"}, Files: []*os.File{r, w, w}, Flags: unix.CLONE_NEWPID | unix.CLONE_NEWIPC}
+	child, err := outer.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		Signal(child.PidFD, unix.SIGKILL) //nolint:errcheck // the test is over
+		Wait(child.PidFD)                 //nolint:errcheck // the test is over
+		child.PidFD.Close()
+	}()
+	join := Join{child.PidFD, unix.CLONE_NEWPID | unix.CLONE_NEWIPC}
+	out, status := run(t, Spawn{Join: []Join{join}, Fork: true, Flags: unix.CLONE_NEWUTS}, "echo $$; readlink /proc/self/ns/ipc; exit 3")
+	ipc, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/ipc", child.Pid))
+	if out != "2\n"+ipc || status.ExitStatus() != 3 {
+		t.Errorf("got %q status %d, want pid 2 in %s and status 3", out, status.ExitStatus(), ipc)
+	}
+}
+
+func TestSpawnWaitsForPrepare(t *testing.T) {
+	prepare := func(pid int) error {
+		for name, text := range map[string]string{"uid_map": "0 1000 1", "gid_map": "0 1000 1"} {
+			if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, name), []byte(text), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	out, _ := run(t, Spawn{Flags: unix.CLONE_NEWUSER, Prepare: prepare, Root: true}, "id -u; cat /proc/self/uid_map")
+	if got := strings.Fields(out); len(got) != 4 || got[0] != "0" || got[2] != "1000" {
+		t.Errorf("got %q, want user 0 mapped to 1000", out)
+	}
+}
+
+func TestSpawnReportsWhatFailed(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	files := []*os.File{null, null, null}
+	failing := errors.New("no mapping")
+	for _, c := range []struct {
+		name  string
+		spawn Spawn
+		want  error
+		text  string
+	}{
+		{"joining what is no namespace", Spawn{Program: shell(t), Join: []Join{{null, unix.CLONE_NEWNET}}}, unix.EINVAL, "setns " + os.DevNull},
+		{"executing what is no program", Spawn{Program: null}, unix.EACCES, "execveat"},
+		{"preparing", Spawn{Program: shell(t), Flags: unix.CLONE_NEWUSER, Prepare: func(int) error { return failing }}, failing, ""},
+		{"executing after preparing", Spawn{Program: null, Prepare: func(int) error { return nil }}, unix.EACCES, "execveat"},
+		{"executing after the second clone", Spawn{Program: null, Fork: true}, unix.EACCES, "execveat"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.spawn.Files, c.spawn.Args = files, []string{"true"}
+			_, err := c.spawn.Start()
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
+			}
+			if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
+				t.Errorf("a child was left: %v", err)
+			}
+		})
+	}
+}
+
+func TestSpawnRestoresTheLimitOfFiles(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "ulimit -n")
+	out, err := cmd.Output() // os/exec restores it too
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := run(t, Spawn{}, "ulimit -n")
+	if want := strings.TrimSpace(string(out)); got != want {
+		t.Errorf("the child's limit of open files is %s, want %s", got, want)
+	}
+}
+
+func BenchmarkSpawn(b *testing.B) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer null.Close()
+	s := Spawn{Program: shell(b), Args: []string{"true"}, Files: []*os.File{null, null, null}}
+	for b.Loop() {
+		child, err := s.Start()
+		if err != nil {
+			b.Fatal(err)
+		}
+		Wait(child.PidFD) //nolint:errcheck // measured
+		child.PidFD.Close()
+	}
+}

@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/runtime"
+)
+
+// oci is what the monitor needs of core/runtime. Its tests put a fake in its place that starts
+// plain processes.
+type oci interface {
+	Create(ctx context.Context, id string, o runtime.CreateOptions) (ociContainer, error)
+	Load(id string) (ociContainer, error)
+	List() ([]ociContainer, error)
+}
+
+// ociContainer is a *runtime.Container.
+type ociContainer interface {
+	ociProcess
+	ID() string
+	Start(ctx context.Context) error
+	Kill(sig unix.Signal, all bool) error
+	State() (specs.State, error)
+	Delete(ctx context.Context, force bool) error
+	Exec(ctx context.Context, o runtime.ExecOptions) (ociProcess, error)
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+	Update(r *specs.LinuxResources) error
+	Stats() (cgroup.Stats, error)
+	Pids() ([]int, error)
+	OOMKills() (uint64, error)
+	Close() error
+}
+
+// ociProcess is a *runtime.Process, or the init of a container.
+type ociProcess interface {
+	Pid() int
+	PidFD() *os.File
+	Console() *os.File
+}
+
+// realOCI makes a *runtime.Runtime fit: its methods return its own types.
+type realOCI struct{ *runtime.Runtime }
+
+func (r realOCI) Create(ctx context.Context, id string, o runtime.CreateOptions) (ociContainer, error) {
+	c, err := r.Runtime.Create(ctx, id, o)
+	if err != nil {
+		return nil, err
+	}
+	return realContainer{c}, nil
+}
+
+func (r realOCI) Load(id string) (ociContainer, error) {
+	c, err := r.Runtime.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	return realContainer{c}, nil
+}
+
+func (r realOCI) List() ([]ociContainer, error) {
+	list, err := r.Runtime.List()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]ociContainer, len(list))
+	for i, c := range list {
+		all[i] = realContainer{c}
+	}
+	return all, nil
+}
+
+type realContainer struct{ *runtime.Container }
+
+func (c realContainer) Exec(ctx context.Context, o runtime.ExecOptions) (ociProcess, error) {
+	p, err := c.Container.Exec(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}

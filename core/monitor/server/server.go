@@ -1,0 +1,394 @@
+// Package server is the monitor itself: the process that is the parent of every container of an
+// exec-root, and holds their pipes, terminals, logs and exit statuses while daemons come and go.
+// What it promises is written in core/monitor, whose Client speaks to it; how, in
+// core/monitor/protocol.
+//
+// # One container
+//
+// Create makes the pipes, opens the log, and lets core/runtime make the container in this process,
+// which so becomes the parent of its init. From then on three goroutines wait in Go's poller, with
+// neither thread nor buffer: one for each output stream, one for the pidfd. Output goes to the log,
+// then to the attached clients. When the pidfd says that the init has ended its status is reaped,
+// the pipes are read to their end, the log is closed, the exit is written to a file (for the monitor
+// after this one, should this one be killed), and then everybody is told who asked by Wait or Watch.
+// Delete lets core/runtime remove the container, and forgets it.
+//
+// # Trust
+//
+// The socket has mode 0600, and only root and the monitor's own user are served (SO_PEERCRED).
+// Messages are bounded. Nothing that a container writes is parsed.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/monitor"
+	"github.com/sampan-project/sampan/core/monitor/protocol"
+	"github.com/sampan-project/sampan/core/runtime"
+)
+
+// idleWait is how long a monitor without containers and clients stays: a daemon that is restarted
+// finds it still there.
+const idleWait = time.Second
+
+// Options describe a monitor.
+type Options struct {
+	Socket   string   // path of its socket
+	Listener *os.File // the listening socket, when the client has made it; nil: Run makes it
+	Root     string   // OCI state is below runtime/, exit statuses in exits/
+	Logger   *slog.Logger
+}
+
+// Server is a running monitor.
+type Server struct {
+	socket string
+	rt     oci
+	exits  exits
+	log    *slog.Logger
+	idle   time.Duration
+
+	mu         sync.Mutex
+	containers map[string]*container // a nil one is being created
+	sessions   map[*session]bool
+	watches    map[*watch]bool
+	idleTimer  *time.Timer
+	over       bool
+	done       chan struct{} // closed when the monitor is to end
+	listener   *net.UnixListener
+}
+
+// Run is the monitor's life: it returns when there is nothing left to do, or on Shutdown. The
+// program that calls it must have the runtime's init verb, and must not have children of its own.
+func Run(ctx context.Context, o Options) error {
+	init, err := runtime.SealSelf()
+	if err != nil {
+		return fmt.Errorf("monitor: %w", err)
+	}
+	if init != nil {
+		defer init.Close()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	rt, err := runtime.New(runtime.Options{Root: filepath.Join(o.Root, "runtime"), Init: init, Logger: o.Logger})
+	if err != nil {
+		return fmt.Errorf("monitor: %w", err)
+	}
+	s, err := newServer(o, realOCI{rt})
+	if err != nil {
+		return fmt.Errorf("monitor: %w", err)
+	}
+	stopOrphans, err := adoptOrphans(s)
+	if err != nil {
+		return fmt.Errorf("monitor: %w", err)
+	}
+	defer stopOrphans()
+	return s.serve(ctx)
+}
+
+func newServer(o Options, rt oci) (*Server, error) {
+	s := &Server{
+		socket: o.Socket, rt: rt, log: o.Logger, idle: idleWait,
+		containers: map[string]*container{}, sessions: map[*session]bool{}, watches: map[*watch]bool{},
+		done: make(chan struct{}),
+	}
+	listener, err := listen(o)
+	if err != nil {
+		return nil, err
+	}
+	s.listener = listener
+	if s.exits, err = openExits(filepath.Join(o.Root, "exits")); err == nil {
+		err = s.adopt()
+	}
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// listen takes the listener that the client has made, or makes one unless a monitor is there.
+func listen(o Options) (*net.UnixListener, error) {
+	f := o.Listener
+	if f == nil {
+		unlock, err := protocol.Lock(o.Socket, true)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+		if c, err := protocol.Dial(o.Socket); err == nil {
+			c.Close()
+			return nil, fault.New(fault.Conflict, "a monitor listens on %s already", o.Socket)
+		}
+		if f, err = protocol.Listen(o.Socket); err != nil {
+			return nil, err
+		}
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", o.Socket, err)
+	}
+	ul, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, fault.New(fault.Invalid, "the inherited descriptor is no unix socket")
+	}
+	ul.SetUnlinkOnClose(false) // see endIfIdle
+	return ul, nil
+}
+
+// serve accepts clients until the monitor is to end.
+func (s *Server) serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		if err := s.shutdown(); err != nil {
+			s.log.Warn("told to end, and does not", "error", err)
+		}
+	})
+	defer stop()
+	s.mu.Lock()
+	s.checkIdle()
+	s.mu.Unlock()
+	s.log.Info("monitor is ready", "pid", os.Getpid(), "socket", s.socket)
+	for {
+		conn, err := s.listener.AcceptUnix()
+		if err != nil {
+			select {
+			case <-s.done:
+				s.log.Info("monitor ends")
+				return nil
+			default:
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accept on %s: %w", s.socket, err)
+			}
+			// Out of descriptors or memory: containers end, and it goes on.
+			s.log.Error("accept", "error", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		s.welcome(conn)
+	}
+}
+
+// welcome begins a session with a client that may have one.
+func (s *Server) welcome(conn *net.UnixConn) {
+	uid, err := protocol.Peer(conn)
+	if err != nil || uid != 0 && uid != uint32(os.Geteuid()) {
+		s.log.Warn("client refused", "uid", uid, "error", err)
+		conn.Close()
+		return
+	}
+	c := newSession(s, protocol.NewConn(conn))
+	s.mu.Lock()
+	s.sessions[c] = true
+	s.mu.Unlock()
+	go func() {
+		c.serve()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.sessions, c)
+		s.checkIdle()
+	}()
+}
+
+// checkIdle starts the timer of the end when there is nothing to do. The lock is held.
+func (s *Server) checkIdle() {
+	if s.idleTimer != nil {
+		s.idleTimer.Stop()
+		s.idleTimer = nil
+	}
+	if len(s.containers) == 0 && len(s.sessions) == 0 && !s.over {
+		s.idleTimer = time.AfterFunc(s.idle, s.endIfIdle)
+	}
+}
+
+// endIfIdle ends the monitor unless somebody came. The socket is removed under its lock: whoever
+// wants a monitor at the same moment either reached this one before, or waits for the lock and then
+// starts another.
+func (s *Server) endIfIdle() {
+	unlock, err := protocol.Lock(s.socket, false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.checkIdle()
+		return
+	}
+	defer unlock()
+	if len(s.containers) == 0 && len(s.sessions) == 0 && !s.over {
+		s.end()
+	}
+}
+
+// end makes serve return. The lock of the server and that of the socket are held.
+func (s *Server) end() {
+	s.over = true
+	os.Remove(s.socket)
+	close(s.done)
+	s.listener.Close()
+}
+
+// shutdown ends the monitor unless containers run.
+func (s *Server) shutdown() error {
+	unlock, err := protocol.Lock(s.socket, true)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return nil
+	}
+	var running []string
+	for id, c := range s.containers {
+		if c == nil || !c.ended() {
+			running = append(running, id)
+		}
+	}
+	if len(running) > 0 {
+		slices.Sort(running)
+		return fault.New(fault.Conflict, "the monitor has running containers: %s", strings.Join(running, ", "))
+	}
+	s.end()
+	return nil
+}
+
+// container returns a container that exists.
+func (s *Server) container(id string) (*container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.containers[id]; c != nil {
+		return c, nil
+	}
+	return nil, notFound(id)
+}
+
+// list returns the status of all containers, ordered by id.
+func (s *Server) list() []monitor.Status {
+	s.mu.Lock()
+	all := make([]*container, 0, len(s.containers))
+	for _, c := range s.containers {
+		if c != nil {
+			all = append(all, c)
+		}
+	}
+	s.mu.Unlock()
+	list := make([]monitor.Status, len(all))
+	for i, c := range all {
+		list[i] = c.status()
+	}
+	slices.SortFunc(list, func(a, b monitor.Status) int { return strings.Compare(a.ID, b.ID) })
+	return list
+}
+
+// create makes a container and begins to wait for its end.
+func (s *Server) create(ctx context.Context, o monitor.Config) (*container, error) {
+	if err := checkID(o.ID); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if _, ok := s.containers[o.ID]; ok {
+		s.mu.Unlock()
+		return nil, fault.New(fault.Exists, "container %s exists already", o.ID)
+	}
+	s.containers[o.ID] = nil
+	s.mu.Unlock()
+
+	c, err := create(ctx, s.rt, o)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		delete(s.containers, o.ID)
+		s.checkIdle()
+		return nil, err
+	}
+	s.containers[o.ID] = c
+	go s.superviseInit(c)
+	return c, nil
+}
+
+// checkID keeps ids to what can be the name of a file.
+func checkID(id string) error {
+	bad := func(r rune) bool {
+		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("_.-+", r))
+	}
+	if id == "" || len(id) > 200 || id[0] == '.' || strings.ContainsFunc(id, bad) {
+		return &fault.Field{Field: "container id", Given: id, Expected: "at most 200 of the characters A-Z a-z 0-9 _ . - +, the first no dot"}
+	}
+	return nil
+}
+
+// superviseInit waits for the end of a container and tells it.
+func (s *Server) superviseInit(c *container) {
+	c.init.wait()
+	if c.init.exit.Code != 0 && c.init.child {
+		// Only for ends that may be the kernel's doing, because reading it costs time.
+		if n, err := c.oci.OOMKills(); err == nil && n > 0 {
+			c.oom.Store(true)
+			c.init.exit.OOMKilled = c.init.exit.Signal == int(unix.SIGKILL) || c.init.exit.Code == 128+int(unix.SIGKILL)
+		}
+	}
+	if log := c.init.out.log; log != nil && log.Dropped() > 0 {
+		s.log.Warn("log is not complete, the disk did not take it", "container", c.id, "bytes", log.Dropped())
+	}
+	c.life.Lock() // a Start in progress comes first
+	c.mu.Lock()
+	started := c.started
+	c.mu.Unlock()
+	if err := s.exits.write(c.id, record{Started: started, Exit: c.init.exit}); err != nil {
+		s.log.Warn("exit status is kept in memory only", "container", c.id, "error", err)
+	}
+	c.life.Unlock()
+	s.announce(c.init.exited, monitor.Event{ID: c.id, Started: !started.IsZero(), Exit: c.init.exit})
+}
+
+// superviseExec waits for the end of an exec process and tells it.
+func (s *Server) superviseExec(c *container, e *execution) {
+	e.wait()
+	s.announce(e.exited, monitor.Event{ID: c.id, ExecID: e.id, Started: true, Exit: e.exit})
+}
+
+// announce makes an end known: to those who wait, and to every watch. A watch that is just beginning
+// either finds the end among those that were, or is told it here.
+func (s *Server) announce(exited chan struct{}, e monitor.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(exited)
+	for w := range s.watches {
+		w.put(e)
+	}
+}
+
+// delete removes a container and forgets it.
+func (s *Server) delete(ctx context.Context, id string, force bool) error {
+	c, err := s.container(id)
+	if err != nil {
+		return err
+	}
+	if err := c.delete(ctx, force); err != nil {
+		return err
+	}
+	s.exits.remove(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.containers[id] == c {
+		delete(s.containers, id)
+	}
+	s.checkIdle()
+	return nil
+}
