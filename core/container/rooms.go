@@ -47,7 +47,10 @@ type Volumes interface {
 type Network interface {
 	Join(ctx context.Context, r network.JoinRequest) (*network.Sandbox, error)
 	Leave(ctx context.Context, containerID string) error
+	ConnectRunning(ctx context.Context, ref, containerID string, pid int, e *wire.EndpointSettings) (*network.Sandbox, error)
+	DisconnectRunning(ctx context.Context, ref, containerID string, pid int) (*network.Sandbox, error)
 	Settings(containerID string) wire.NetworkSettings
+	Resolve(ref string) (network.Network, error)
 	Reconcile(ctx context.Context, running map[string]int) error
 }
 

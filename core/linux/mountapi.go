@@ -11,8 +11,9 @@ import (
 
 // Filesystem is a filesystem context of fsopen(2): configured step by step, then mounted.
 type Filesystem struct {
-	fd  int
-	typ string
+	fd   int
+	typ  string
+	held []*os.File // directories that options name by descriptor
 }
 
 // NewFilesystem is fsopen(2).
@@ -24,11 +25,16 @@ func NewFilesystem(typ string) (*Filesystem, error) {
 	if err != nil {
 		return nil, pathError("fsopen", typ, err)
 	}
-	return &Filesystem{fd, typ}, nil
+	return &Filesystem{fd: fd, typ: typ}, nil
 }
 
 // Close closes the context.
-func (f *Filesystem) Close() { unix.Close(f.fd) }
+func (f *Filesystem) Close() {
+	unix.Close(f.fd)
+	for _, dir := range f.held {
+		dir.Close()
+	}
+}
 
 // MaxOption is the longest value that SetString takes: fsconfig(2) copies at most 256 bytes.
 const MaxOption = 255
@@ -41,6 +47,25 @@ func (f *Filesystem) SetString(key, value string) error {
 // SetFlag sets an option without a value.
 func (f *Filesystem) SetFlag(key string) error {
 	return f.explain(unix.FsconfigSetFlag(f.fd, key), key)
+}
+
+// SetDirs sets an option whose value is directories joined by colons, under names in /proc that are
+// short whatever their own are.
+func (f *Filesystem) SetDirs(key string, dirs []string) error {
+	names := make([]string, len(dirs))
+	for i, dir := range dirs {
+		handle, err := OpenAt(nil, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		f.held = append(f.held, handle)
+		names[i] = fmt.Sprintf("/proc/self/fd/%d", handle.Fd())
+	}
+	value := strings.Join(names, ":")
+	if len(value) > MaxOption {
+		return fmt.Errorf("mount %s: option %s: %d directories, which need Linux 6.5 or newer: %w", f.typ, key, len(dirs), unix.E2BIG)
+	}
+	return f.SetString(key, value)
 }
 
 // Mount makes the filesystem and returns a mount of it that is attached nowhere.

@@ -17,6 +17,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -41,6 +42,7 @@ const (
 	AnonymousLabel = "com.docker.volume.anonymous"
 
 	dataDir = "_data"
+	workDir = "_filling" // see Populate
 	// removedPrefix begins the name of a directory that is being removed; no volume's name can
 	// begin with a dot.
 	removedPrefix = ".removed-"
@@ -62,6 +64,8 @@ type Options struct {
 type Manager struct {
 	o     Options
 	table *state.Table[row]
+
+	filling sync.Mutex // one Populate at a time; taken before mu
 
 	mu   sync.RWMutex
 	rows map[string]row // what the table has
@@ -362,4 +366,57 @@ func created(path string) time.Time {
 		return time.Now()
 	}
 	return time.Unix(st.Ctim.Unix())
+}
+
+// Populate fills an empty volume by fill, which is given an empty directory. A volume that has files,
+// or that options put elsewhere, is left alone. What fill wrote shows all at once, and a crash in
+// between leaves the volume empty, unless another container has the volume: then it may have bound
+// the directory already, which for that reason cannot be replaced, and is filled in place.
+func (m *Manager) Populate(ctx context.Context, name string, fill func(dir string) error) error {
+	m.filling.Lock()
+	defer m.filling.Unlock()
+	m.mu.RLock()
+	r, ok := m.rows[name]
+	m.mu.RUnlock()
+	if !ok {
+		return noSuch(name)
+	}
+	if device, err := bindDevice(r.Options); err != nil || device != "" {
+		return err
+	}
+	data := m.dataPath(name)
+	if empty, err := isEmpty(data); err != nil || !empty {
+		return err
+	}
+	if len(m.o.InUse(name)) > 1 { // one is the container that asks
+		return fill(data)
+	}
+	work := filepath.Join(m.o.Root, name, workDir)
+	if err := os.RemoveAll(work); err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
+	if err := os.Mkdir(work, 0o755); err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
+	if err := fill(work); err != nil {
+		return errors.Join(err, os.RemoveAll(work))
+	}
+	// rename(2) refuses a directory with files in it, so nothing that came meanwhile is lost.
+	if err := os.Rename(work, data); err != nil {
+		return errors.Join(fmt.Errorf("volume %s: %w", name, err), os.RemoveAll(work))
+	}
+	return nil
+}
+
+func isEmpty(dir string) (bool, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false, fmt.Errorf("volume: %w", err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("volume: %w", err)
+	}
+	return len(names) == 0, nil
 }

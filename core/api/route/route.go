@@ -38,6 +38,11 @@ type Request struct {
 	variable string
 }
 
+// NewRequest returns the request for a handler; variable is what Find returned.
+func NewRequest(r *http.Request, v Version, variable string, stopping <-chan struct{}) *Request {
+	return &Request{Request: r, Version: v, Stopping: stopping, variable: variable}
+}
+
 // Variable returns what the {variable} of the pattern stands for, without leading slashes: clients
 // write "/containers//web/json" for the name "/web" that inspect showed them.
 func (r *Request) Variable() string { return strings.TrimLeft(r.variable, "/") }

@@ -38,8 +38,8 @@ type attachment struct {
 	queue   []byte
 	writing bool // whether a goroutine writes the queue
 	limit   int  // of the queue
-	ended   bool // nothing more will be sent
-	gone    bool // closed
+	ended   bool // no more output will come
+	gone    bool // hung up
 }
 
 // newAttachment returns an attachment and the client's end of its socket. Both ends do not block, so
@@ -77,7 +77,7 @@ func (a *attachment) send(s jsonlog.Stream, frame []byte) {
 	if !a.writing {
 		n, ok := a.try(frame)
 		if !ok {
-			a.closeLocked()
+			a.hangUpLocked()
 			return
 		}
 		if n == len(frame) {
@@ -127,14 +127,14 @@ func (a *attachment) write() {
 		if len(b) == 0 || a.gone {
 			a.writing = false
 			if a.ended {
-				a.closeLocked()
+				a.hangUpLocked()
 			}
 			a.mu.Unlock()
 			return
 		}
 		a.mu.Unlock()
 		if _, err := a.file.Write(b); err != nil {
-			a.close()
+			a.hangUp()
 		}
 	}
 }
@@ -147,34 +147,43 @@ func (a *attachment) hurry(limit int) {
 	a.changed.Broadcast()
 }
 
-// end closes the stream when the client has got all that is queued.
+// end hangs up when the client has been sent all that is queued.
 func (a *attachment) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ended = true
 	if !a.writing {
-		a.closeLocked()
+		a.hangUpLocked()
 	}
 }
 
-// close closes the stream at once.
-func (a *attachment) close() {
+// hangUp ends both directions: the client reads what it was sent, and then the end. The file is
+// closed by receive, which wakes up by this and first takes what input is still there: closing a
+// socket with unread input would give the client ECONNRESET in place of the end (net/unix/af_unix.c,
+// unix_release_sock).
+func (a *attachment) hangUp() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.closeLocked()
+	a.hangUpLocked()
 }
 
-func (a *attachment) closeLocked() {
-	if !a.gone {
-		a.gone = true
-		a.queue = nil
-		a.file.Close()
-		a.changed.Broadcast()
+func (a *attachment) hangUpLocked() {
+	if a.gone {
+		return
+	}
+	a.gone = true
+	a.queue = nil
+	a.changed.Broadcast()
+	if raw, err := a.file.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) }) //nolint:errcheck // the client may be gone
 	}
 }
 
-// receive passes the client's input on until it ends, and returns when the client is gone.
+// receive passes the client's input on until it ends, and closes the stream when the client is gone or
+// was hung up on.
 func (a *attachment) receive(in *input) {
+	defer a.file.Close()
+	defer a.hangUp()
 	raw, err := a.file.SyscallConn()
 	if err != nil {
 		return
@@ -200,7 +209,6 @@ func (a *attachment) receive(in *input) {
 			return err == nil && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 		})
 	}
-	a.close()
 }
 
 // output spreads what a process writes: to its log and to the attached clients.

@@ -96,9 +96,11 @@ func create(ctx context.Context, rt oci, o monitor.Config) (_ *container, err er
 	}
 	c := &container{id: o.ID, oci: oc, init: p, netns: o.NetNS, hold: o.Hold}
 	height, width := consoleSize(o.Spec.Process, o.ConsoleHeight, o.ConsoleWidth)
-	if err := p.born(oc, height, width); err != nil {
-		return nil, errors.Join(err, oc.Delete(context.WithoutCancel(ctx), true))
+	if err := p.take(oc, height, width); err != nil {
+		abandon(oc.Pid())
+		return nil, errors.Join(err, oc.Delete(context.WithoutCancel(ctx), true), oc.Close())
 	}
+	p.run()
 	return c, nil
 }
 
@@ -254,9 +256,6 @@ func (c *container) exec(ctx context.Context, o monitor.ExecArgs) (e *execution,
 	defer func() {
 		if err != nil {
 			p.closeStreams()
-			if client != nil {
-				client.Close()
-			}
 		}
 	}()
 	op, err := c.oci.Exec(ctx, runtime.ExecOptions{
@@ -265,19 +264,23 @@ func (c *container) exec(ctx context.Context, o monitor.ExecArgs) (e *execution,
 	if err != nil {
 		return nil, nil, err
 	}
-	if o.Attach != nil { // before the pumps begin
-		if client, err = p.attach(*o.Attach); err != nil {
-			unix.Kill(op.Pid(), unix.SIGKILL) //nolint:errcheck // we have not reaped it: it is it
-		}
+	if f := op.PidFD(); f != nil {
+		defer f.Close()
 	}
 	height, width := consoleSize(o.Process, o.ConsoleHeight, o.ConsoleWidth)
-	if e := p.born(op, height, width); e != nil {
-		// Nobody could see its end: it must not stay.
-		unix.Kill(op.Pid(), unix.SIGKILL)         //nolint:errcheck // as above
-		unix.Wait4(op.Pid(), nil, unix.WALL, nil) //nolint:errcheck // as above
-		return nil, client, errors.Join(err, e)
+	err = p.take(op, height, width)
+	if err == nil && o.Attach != nil {
+		client, err = p.attach(*o.Attach)
 	}
-	return &execution{id: o.ID, started: time.Now(), process: p}, client, err
+	if err != nil {
+		abandon(op.Pid())
+		if p.pidfd != nil {
+			p.pidfd.Close()
+		}
+		return nil, nil, err
+	}
+	p.run() // after the client is attached: it gets the first byte
+	return &execution{id: o.ID, started: time.Now(), process: p}, client, nil
 }
 
 // add remembers an exec process and forgets the oldest of those that have ended when there are too

@@ -27,7 +27,7 @@ type ociContainer interface {
 	Kill(sig unix.Signal, all bool) error
 	State() (specs.State, error)
 	Delete(ctx context.Context, force bool) error
-	Exec(ctx context.Context, o runtime.ExecOptions) (ociProcess, error)
+	Exec(ctx context.Context, o runtime.ExecOptions) (ociExec, error)
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error
 	Update(r *specs.LinuxResources) error
@@ -37,11 +37,16 @@ type ociContainer interface {
 	Close() error
 }
 
-// ociProcess is a *runtime.Process, or the init of a container.
+// ociProcess is the init of a container, or an ociExec.
 type ociProcess interface {
 	Pid() int
-	PidFD() *os.File
 	Console() *os.File
+}
+
+// ociExec is a *runtime.Process. Its pidfd is the caller's to close.
+type ociExec interface {
+	ociProcess
+	PidFD() *os.File
 }
 
 // realOCI makes a *runtime.Runtime fit: its methods return its own types.
@@ -77,7 +82,7 @@ func (r realOCI) List() ([]ociContainer, error) {
 
 type realContainer struct{ *runtime.Container }
 
-func (c realContainer) Exec(ctx context.Context, o runtime.ExecOptions) (ociProcess, error) {
+func (c realContainer) Exec(ctx context.Context, o runtime.ExecOptions) (ociExec, error) {
 	p, err := c.Container.Exec(ctx, o)
 	if err != nil {
 		return nil, err

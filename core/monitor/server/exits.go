@@ -10,7 +10,6 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/monitor"
 )
@@ -105,16 +104,16 @@ func (s *Server) follow(c *container, st specs.State) bool {
 	if st.Status == specs.StateStopped || c.init.pid <= 0 {
 		return false
 	}
-	fd, err := unix.PidfdOpen(c.init.pid, unix.PIDFD_NONBLOCK)
+	pidfd, err := openPidfd(c.init.pid)
 	if err != nil {
 		return false
 	}
 	// The number may have gone to another process between the two: ask again, now that we hold it.
 	if again, err := c.oci.State(); err != nil || again.Status == specs.StateStopped {
-		unix.Close(fd)
+		pidfd.Close()
 		return false
 	}
-	c.init.pidfd = os.NewFile(uintptr(fd), "pidfd")
+	c.init.pidfd = pidfd
 	c.paused = st.Status == "paused"
 	go s.superviseInit(c)
 	return true

@@ -50,7 +50,11 @@ func reapOrphans(s *Server, signals <-chan os.Signal, done <-chan struct{}) {
 			again = nil
 		}
 		now := map[int]bool{}
+		known := s.children()
 		for _, pid := range zombies() {
+			if known[pid] {
+				continue
+			}
 			if !seen[pid] {
 				now[pid] = true
 				continue
@@ -62,4 +66,23 @@ func reapOrphans(s *Server, signals <-chan os.Signal, done <-chan struct{}) {
 			again = time.After(orphanAge)
 		}
 	}
+}
+
+// children returns the processes that have somebody who reaps them.
+func (s *Server) children() map[int]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pids := map[int]bool{}
+	for _, c := range s.containers {
+		if c == nil {
+			continue
+		}
+		pids[c.init.pid] = true
+		c.mu.Lock()
+		for _, e := range c.execs {
+			pids[e.pid] = true
+		}
+		c.mu.Unlock()
+	}
+	return pids
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -92,20 +93,31 @@ func (p *process) closeStreams() {
 	p.out.end()
 }
 
-// born takes the process over from the runtime. Its pumps run from here on.
-func (p *process) born(o ociProcess, height, width uint16) (err error) {
+// take takes the process over from the runtime. When it fails the process must be ended by the
+// caller.
+func (p *process) take(o ociProcess, height, width uint16) (err error) {
 	p.pid, p.child = o.Pid(), true
 	if p.terminal {
 		if err := p.takeConsole(o.Console(), height, width); err != nil {
 			return err
 		}
 	}
-	if o.PidFD() == nil {
-		return fault.New(fault.Internal, "the runtime gave no pidfd of process %d", p.pid)
+	p.pidfd, err = openPidfd(p.pid)
+	return err
+}
+
+// openPidfd returns a pidfd for Go's poller. It is not the runtime's, which blocks, and shares its
+// flags with every duplicate.
+func openPidfd(pid int) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("pidfd of process %d: %w", pid, err)
 	}
-	if p.pidfd, err = pollable(o.PidFD()); err != nil {
-		return fmt.Errorf("pidfd of process %d: %w", p.pid, err)
-	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// run lets the output flow.
+func (p *process) run() {
 	for i, from := range p.sources {
 		s := jsonlog.Stdout
 		if i == 1 {
@@ -113,7 +125,16 @@ func (p *process) born(o ociProcess, height, width uint16) (err error) {
 		}
 		p.pumps.Go(func() { pump(from, s, &p.out) })
 	}
-	return nil
+}
+
+// abandon ends and reaps an exec process that cannot be taken care of.
+func abandon(pid int) {
+	unix.Kill(pid, unix.SIGKILL) //nolint:errcheck // by number: it is ours until we have reaped it
+	for {
+		if _, err := unix.Wait4(pid, nil, unix.WALL, nil); err != unix.EINTR {
+			return
+		}
+	}
 }
 
 func (p *process) takeConsole(master *os.File, height, width uint16) error {
@@ -181,7 +202,7 @@ func (p *process) wait() {
 	p.out.hurry(queueEnded)
 	overdue := time.AfterFunc(drainWait, func() {
 		p.out.cut.Store(true)
-		p.out.hurry(1 << 62)
+		p.out.hurry(math.MaxInt)
 		for _, f := range p.sources {
 			f.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // pollable has made them pollable
 		}

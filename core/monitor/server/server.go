@@ -154,9 +154,12 @@ func listen(o Options) (*net.UnixListener, error) {
 // serve accepts clients until the monitor is to end.
 func (s *Server) serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
-		if err := s.shutdown(); err != nil {
+		finish, err := s.shutdown()
+		if err != nil {
 			s.log.Warn("told to end, and does not", "error", err)
+			return
 		}
+		finish()
 	})
 	defer stop()
 	s.mu.Lock()
@@ -168,7 +171,7 @@ func (s *Server) serve(ctx context.Context) error {
 		if err != nil {
 			select {
 			case <-s.done:
-				s.log.Info("monitor ends")
+				s.log.Info("monitor ends", "pid", os.Getpid())
 				return nil
 			default:
 			}
@@ -241,17 +244,22 @@ func (s *Server) end() {
 	s.listener.Close()
 }
 
-// shutdown ends the monitor unless containers run.
-func (s *Server) shutdown() error {
+// shutdown ends the monitor unless containers run. When it returns without error the end is
+// decided, and comes with the call of finish.
+func (s *Server) shutdown() (finish func(), err error) {
 	unlock, err := protocol.Lock(s.socket, true)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer unlock()
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
-		return nil
+		return nil, fault.New(fault.Conflict, "the monitor is ending already")
 	}
 	var running []string
 	for id, c := range s.containers {
@@ -261,10 +269,15 @@ func (s *Server) shutdown() error {
 	}
 	if len(running) > 0 {
 		slices.Sort(running)
-		return fault.New(fault.Conflict, "the monitor has running containers: %s", strings.Join(running, ", "))
+		return nil, fault.New(fault.Conflict, "the monitor has running containers: %s", strings.Join(running, ", "))
 	}
-	s.end()
-	return nil
+	s.over = true // no container is created from here on
+	return func() {
+		defer unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.end()
+	}, nil
 }
 
 // container returns a container that exists.
@@ -301,6 +314,10 @@ func (s *Server) create(ctx context.Context, o monitor.Config) (*container, erro
 		return nil, err
 	}
 	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return nil, fault.New(fault.Unavailable, "the monitor is ending")
+	}
 	if _, ok := s.containers[o.ID]; ok {
 		s.mu.Unlock()
 		return nil, fault.New(fault.Exists, "container %s exists already", o.ID)

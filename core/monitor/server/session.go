@@ -88,10 +88,9 @@ func (c *session) begin(f protocol.Frame, r protocol.Request) {
 	c.mu.Unlock()
 	go func() {
 		defer cancel()
-		var files filesOnce
-		files.list = f.Files
-		result, out, err := c.guard(ctx, f.ID, r, &files)
-		files.close()
+		call := &call{Request: r, id: f.ID, files: f.Files}
+		result, out, err := c.guard(ctx, call)
+		closeAll(call.files)
 		// Forgotten before the answer: with it the client may use the id again.
 		c.mu.Lock()
 		delete(c.running, f.ID)
@@ -100,17 +99,19 @@ func (c *session) begin(f protocol.Frame, r protocol.Request) {
 			c.answer(f.ID, result, out, err)
 		}
 		closeAll(out)
-		if r.Verb == protocol.Shutdown && err == nil {
-			c.conn.Close()
+		if call.after != nil {
+			call.after()
 		}
 	}()
 }
 
-// filesOnce are the files of a request, which are closed after it unless it has taken them.
-type filesOnce struct{ list []*os.File }
-
-func (f *filesOnce) take()  { f.list = nil }
-func (f *filesOnce) close() { closeAll(f.list) }
+// call is a request that is being run.
+type call struct {
+	protocol.Request
+	id    uint32
+	files []*os.File // that came with it; closed at the end unless they were taken away from here
+	after func()     // runs when the answer was sent
+}
 
 // answer sends the response. A client that is gone does not get it.
 func (c *session) answer(id uint32, result any, files []*os.File, err error) {
@@ -129,18 +130,18 @@ func (c *session) answer(id uint32, result any, files []*os.File, err error) {
 }
 
 // guard keeps a fault of ours in one request from taking every container's pipes along.
-func (c *session) guard(ctx context.Context, id uint32, r protocol.Request, files *filesOnce) (result any, out []*os.File, err error) {
+func (c *session) guard(ctx context.Context, r *call) (result any, out []*os.File, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.s.log.Error("panic", "verb", r.Verb, "container", r.ID, "panic", p, "stack", string(debug.Stack()))
 			err = fault.New(fault.Internal, "monitor: %s %s: panic: %v", r.Verb, r.ID, p)
 		}
 	}()
-	return c.handle(ctx, id, r, files)
+	return c.handle(ctx, r)
 }
 
 // handle runs one request. Files that it returns are sent and then closed.
-func (c *session) handle(ctx context.Context, id uint32, r protocol.Request, files *filesOnce) (any, []*os.File, error) {
+func (c *session) handle(ctx context.Context, r *call) (any, []*os.File, error) {
 	s := c.s
 	switch r.Verb {
 	case protocol.Hello:
@@ -148,11 +149,15 @@ func (c *session) handle(ctx context.Context, id uint32, r protocol.Request, fil
 	case protocol.List:
 		return s.list(), nil, nil
 	case protocol.Shutdown:
-		return nil, nil, s.shutdown()
+		finish, err := s.shutdown()
+		if err == nil {
+			r.after = finish
+		}
+		return nil, nil, err
 	case protocol.Create:
-		return c.create(ctx, r, files)
+		return c.create(ctx, r)
 	case protocol.Watch:
-		return nil, nil, c.watch(ctx, id)
+		return nil, nil, c.watch(ctx, r.id)
 	case protocol.Delete:
 		var a protocol.DeleteArgs
 		if err := protocol.Decode(r.Args, &a); err != nil {
@@ -202,7 +207,7 @@ func (c *session) handle(ctx context.Context, id uint32, r protocol.Request, fil
 }
 
 // onProcess runs the verbs that are about one process.
-func onProcess(ctx context.Context, k *container, p *process, r protocol.Request) (any, []*os.File, error) {
+func onProcess(ctx context.Context, k *container, p *process, r *call) (any, []*os.File, error) {
 	switch r.Verb {
 	case protocol.Wait:
 		select {
@@ -234,27 +239,27 @@ func onProcess(ctx context.Context, k *container, p *process, r protocol.Request
 	return nil, nil, fault.New(fault.NotImplemented, "the monitor has no verb %q", r.Verb)
 }
 
-func (c *session) create(ctx context.Context, r protocol.Request, files *filesOnce) (any, []*os.File, error) {
+func (c *session) create(ctx context.Context, r *call) (any, []*os.File, error) {
 	var a monitor.CreateArgs
 	if err := protocol.Decode(r.Args, &a); err != nil {
 		return nil, nil, err
 	}
-	a.Hold = files.list
+	a.Hold = r.files
 	if a.WithNetNS {
-		if len(files.list) == 0 {
+		if len(r.files) == 0 {
 			return nil, nil, fault.New(fault.Invalid, "create container %s: the network namespace did not come", a.ID)
 		}
-		a.NetNS, a.Hold = files.list[0], files.list[1:]
+		a.NetNS, a.Hold = r.files[0], r.files[1:]
 	}
 	k, err := c.s.create(ctx, a.Config)
 	if err != nil {
 		return nil, nil, err
 	}
-	files.take()
+	r.files = nil
 	return k.status(), nil, nil
 }
 
-func (c *session) exec(ctx context.Context, k *container, r protocol.Request) (any, []*os.File, error) {
+func (c *session) exec(ctx context.Context, k *container, r *call) (any, []*os.File, error) {
 	var a monitor.ExecArgs
 	if err := protocol.Decode(r.Args, &a); err != nil {
 		return nil, nil, err

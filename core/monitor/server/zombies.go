@@ -2,9 +2,10 @@ package server
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strconv"
+
+	"github.com/sampan-project/sampan/core/linux"
 )
 
 // zombies returns the children of this process that are dead and not reaped. proc(5): each task has
@@ -22,20 +23,13 @@ func zombies() []int {
 		}
 		for _, f := range bytes.Fields(children) {
 			pid, err := strconv.Atoi(string(f))
-			if err == nil && isZombie(pid) {
+			if err != nil {
+				continue
+			}
+			if _, state, err := linux.StartTime(pid); err == nil && state == 'Z' {
 				dead = append(dead, pid)
 			}
 		}
 	}
 	return dead
-}
-
-// isZombie reads the state, which stands behind the name in parentheses, which may have any byte.
-func isZombie(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	i := bytes.LastIndexByte(stat, ')')
-	return i >= 0 && i+2 < len(stat) && stat[i+2] == 'Z'
 }

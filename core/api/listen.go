@@ -1,0 +1,239 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+// ListenOptions say who may connect.
+type ListenOptions struct {
+	// Group is the name or number of the group that may use a unix socket; "" is root's.
+	Group string
+	// TLS is the configuration of TCP listeners, from ServerTLS.
+	TLS *tls.Config
+	// AllowPlainTCP permits TCP without TLS, on loopback addresses only.
+	AllowPlainTCP bool
+}
+
+// hosts are the forms that Listen reads.
+const hosts = "unix:///path, tcp://host:port or fd://"
+
+// Listen opens the sockets that host names: one, or those that systemd hands over (fd://).
+func Listen(host string, o ListenOptions) ([]net.Listener, error) {
+	kind, address, ok := strings.Cut(host, "://")
+	if !ok {
+		return nil, &fault.Field{Field: "--host", Given: host, Expected: hosts}
+	}
+	switch kind {
+	case "unix":
+		l, err := listenUnix(address, o)
+		return one(l, err)
+	case "tcp":
+		l, err := listenTCP(host, address, o)
+		return one(l, err)
+	case "fd":
+		return listenActivated(host, address, o)
+	}
+	return nil, &fault.Field{Field: "--host", Given: host, Expected: hosts, Nearest: fault.Nearest(kind, []string{"unix", "tcp", "fd"})}
+}
+
+func one(l net.Listener, err error) ([]net.Listener, error) {
+	if err != nil {
+		return nil, err
+	}
+	return []net.Listener{l}, nil
+}
+
+// listenUnix makes a socket that only its owner and group may use. Connecting needs the write
+// permission (unix(7)), so the socket is born without any for others, and gets the group's last.
+func listenUnix(path string, o ListenOptions) (net.Listener, error) {
+	if !filepath.IsAbs(path) {
+		return nil, &fault.Field{Field: "--host", Given: "unix://" + path, Expected: "an absolute path"}
+	}
+	gid, err := groupID(o.Group)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("listen on unix://%s: %w", path, err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, fmt.Errorf("listen on unix://%s: %w", path, err)
+	}
+	// bind(2) makes the file with the mode of the socket's own inode, less the umask. Setting that
+	// beforehand leaves no moment in which others could connect, and no umask to change for all threads.
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var modeErr error
+		err := c.Control(func(fd uintptr) { modeErr = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, modeErr)
+	}}
+	l, err := config.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on unix://%s: %w", path, err)
+	}
+	if err := errors.Join(os.Lchown(path, os.Getuid(), gid), os.Chmod(path, 0o660)); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen on unix://%s: %w", path, err)
+	}
+	return l, nil
+}
+
+// removeStale removes the socket that a killed daemon left. One that answers is another daemon's,
+// and what is no socket is not ours.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode()&os.ModeSocket == 0 {
+		return fault.New(fault.Exists, "there is a %s of that name: expected a socket, or nothing", info.Mode().Type())
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+		return fault.New(fault.Conflict, "another daemon answers there")
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+func groupID(name string) (int, error) {
+	if name == "" {
+		return os.Getgid(), nil
+	}
+	g, err := user.LookupGroup(name)
+	if err == nil {
+		return strconv.Atoi(g.Gid)
+	}
+	if id, numErr := strconv.ParseUint(name, 10, 31); numErr == nil {
+		return int(id), nil
+	}
+	return 0, &fault.Field{Field: "--group", Given: name, Expected: "the name or number of a group"}
+}
+
+// listenTCP opens a port. Whoever can use it is root on this host: so clients prove themselves by a
+// certificate, or the port is on loopback and the user said that every local user may be root.
+func listenTCP(host, address string, o ListenOptions) (net.Listener, error) {
+	address, err := withPort(host, address, o.TLS != nil)
+	if err != nil {
+		return nil, err
+	}
+	verified := o.TLS != nil && o.TLS.ClientAuth == tls.RequireAndVerifyClientCert
+	if !verified {
+		switch loopback, err := isLoopback(address); {
+		case err != nil:
+			return nil, fmt.Errorf("listen on %s: %w", host, err)
+		case !loopback:
+			return nil, fault.New(fault.Forbidden, "listen on %s: whoever connects would be root on this host: use --tlsverify with --tlscacert, --tlscert and --tlskey", host)
+		case o.TLS == nil && !o.AllowPlainTCP:
+			return nil, fault.New(fault.Forbidden, "listen on %s: every local user who connects would be root: use --tlsverify, or --allow-plain-tcp if that is meant", host)
+		}
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", host, err)
+	}
+	return withTLS(l, o), nil
+}
+
+func withTLS(l net.Listener, o ListenOptions) net.Listener {
+	if o.TLS == nil {
+		return l
+	}
+	return tls.NewListener(l, o.TLS)
+}
+
+// withPort completes an address by Docker's ports: 2376 with TLS, 2375 without.
+func withPort(host, address string, secure bool) (string, error) {
+	port := "2375"
+	if secure {
+		port = "2376"
+	}
+	if _, p, err := net.SplitHostPort(address); err == nil {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 && p != "0" {
+			return "", &fault.Field{Field: "--host", Given: host, Expected: "a port from 0 to 65535"}
+		}
+		return address, nil
+	}
+	bare := trimBrackets(address)
+	if strings.ContainsAny(address, "/?#") || strings.Contains(bare, ":") && net.ParseIP(bare) == nil {
+		return "", &fault.Field{Field: "--host", Given: host, Expected: "tcp://host:port"}
+	}
+	return net.JoinHostPort(bare, port), nil
+}
+
+// isLoopback reports whether every address that the host stands for is this host's alone.
+func isLoopback(address string) (bool, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return false, err
+	}
+	addresses, err := net.LookupIP(host)
+	for _, ip := range addresses {
+		if !ip.IsLoopback() {
+			return false, nil
+		}
+	}
+	return err == nil && len(addresses) > 0, err
+}
+
+// listenActivated takes sockets over from systemd (sd_listen_fds(3)): all, or that of the name or
+// number that is given. Permissions of unix sockets are the unit's.
+func listenActivated(host, name string, o ListenOptions) ([]net.Listener, error) {
+	byName, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", host, err)
+	}
+	var all, chosen []net.Listener
+	for n, list := range byName {
+		all = append(all, list...)
+		if n == name {
+			chosen = list
+		}
+	}
+	if name == "" || name == "*" {
+		chosen = all
+	}
+	if len(chosen) == 0 {
+		return nil, fault.New(fault.NotFound, "listen on %s: systemd handed over %d sockets, none of that name; is the socket unit started?", host, len(all))
+	}
+	for i, l := range chosen {
+		if l.Addr().Network() != "tcp" {
+			continue
+		}
+		if chosen[i], err = guardActivated(host, l, o); err != nil {
+			return nil, err
+		}
+	}
+	return chosen, nil
+}
+
+// guardActivated holds a TCP socket of systemd to the rules of our own.
+func guardActivated(host string, l net.Listener, o ListenOptions) (net.Listener, error) {
+	address, _ := l.Addr().(*net.TCPAddr)
+	verified := o.TLS != nil && o.TLS.ClientAuth == tls.RequireAndVerifyClientCert
+	if local := address != nil && address.IP.IsLoopback(); !verified && (!local || o.TLS == nil && !o.AllowPlainTCP) {
+		return nil, fault.New(fault.Forbidden, "listen on %s: %s has no client certificates: use --tlsverify with --tlscacert, --tlscert and --tlskey", host, l.Addr())
+	}
+	return withTLS(l, o), nil
+}

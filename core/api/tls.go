@@ -1,0 +1,38 @@
+package api
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+// ServerTLS returns the configuration of a TCP listener from PEM files. With verify, clients must
+// show a certificate that an authority of ca signed. HTTP/2 is not offered: a stream of it cannot
+// be taken over by attach.
+func ServerTLS(ca, cert, key string, verify bool) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "--tlscert %s, --tlskey %s: %w", cert, key, err)
+	}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{pair},
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{"http/1.1"},
+	}
+	if !verify {
+		return config, nil
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("--tlscacert: %w", err)
+	}
+	config.ClientCAs = x509.NewCertPool()
+	if !config.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, fault.New(fault.Invalid, "--tlscacert %s: expected PEM certificates", ca)
+	}
+	config.ClientAuth = tls.RequireAndVerifyClientCert
+	return config, nil
+}

@@ -1,0 +1,279 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/sampan-project/sampan/core/container/spec"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/image"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// Create makes a container that Start can start. Everything that can be known to be wrong is found
+// before anything is written.
+func (m *Manager) Create(ctx context.Context, name, platform string, req wire.ContainerCreateRequest) (wire.ContainerCreateResponse, error) {
+	c, warnings, err := m.create(ctx, name, platform, req)
+	if err != nil {
+		return wire.ContainerCreateResponse{}, err
+	}
+	if warnings == nil {
+		warnings = []string{}
+	}
+	m.emit(&c.rec, "create")
+	return wire.ContainerCreateResponse{ID: c.rec.ID, Warnings: warnings}, nil
+}
+
+func (m *Manager) create(ctx context.Context, name, platform string, req wire.ContainerCreateRequest) (_ *Container, warnings []string, err error) {
+	if name = trimSlash(name); name != "" {
+		if err := validName(name); err != nil {
+			return nil, nil, err
+		}
+	}
+	img, err := m.imageFor(ctx, req.Image, platform)
+	if err != nil {
+		return nil, nil, err
+	}
+	rec := record{ID: newID(), Name: name, Created: time.Now().UTC(), ImageID: img.ID, Chain: img.ChainID,
+		Config: req.ContainerConfig, Wanted: map[string]*wire.EndpointSettings{}}
+	if req.HostConfig != nil {
+		rec.Host = *req.HostConfig
+	}
+	if req.NetworkingConfig != nil {
+		maps.Copy(rec.Wanted, req.NetworkingConfig.EndpointsConfig)
+	}
+	merge(&rec.Config, &img.ContainerConfig)
+	warnings, err = m.complete(&rec)
+	if err != nil {
+		return nil, nil, err
+	}
+	if rec.Mounts, err = m.mountPoints(ctx, &rec); err != nil {
+		return nil, nil, err
+	}
+	rec.Transient = rec.Host.AutoRemove && !slices.ContainsFunc(rec.Mounts, func(p mountPoint) bool { return p.Anonymous })
+
+	c := newContainer(rec, runState{Phase: created})
+	if err := m.reserve(c); err != nil {
+		return nil, nil, err
+	}
+	if err := m.build(ctx, c); err != nil {
+		m.release(c)
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	c.reserved = false
+	c.mu.Unlock()
+	return c, warnings, nil
+}
+
+// imageFor finds the image. Another platform than the one asked for is fault.NotFound, upon which
+// clients pull.
+func (m *Manager) imageFor(ctx context.Context, ref, platform string) (*image.Image, error) {
+	if ref == "" {
+		return nil, fault.New(fault.Invalid, "no image specified")
+	}
+	img, err := m.o.Images.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if have := img.Config.Platform; platform != "" && !samePlatform(platform, have.OS, have.Architecture, have.Variant) {
+		return nil, fault.New(fault.NotFound, "image with reference %s was found but its platform (%s/%s) does not match the specified platform (%s)", ref, have.OS, have.Architecture, platform)
+	}
+	return img, nil
+}
+
+// build does the side effects of Create: the record first, which is what a crash leaves and start-up
+// finds whole enough to start or remove, then what it speaks of.
+func (m *Manager) build(ctx context.Context, c *Container) (err error) {
+	rec := &c.rec
+	if err := m.store.put(*rec); err != nil {
+		return fmt.Errorf("create container %s: %w", rec.Name, err)
+	}
+	var undo []func() error
+	undo = append(undo, func() error { return m.store.forget(rec) })
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, fn := range slices.Backward(undo) {
+			err = errors.Join(err, fn())
+		}
+	}()
+	// The undo must happen also when the client has gone away.
+	whole := context.WithoutCancel(ctx)
+	undo = append(undo, func() error { return m.o.Layers.Remove(whole, rec.ID) })
+	if _, err := m.o.Layers.Prepare(ctx, rec.ID, rec.Chain); err != nil {
+		return fmt.Errorf("create container %s: %w", rec.Name, err)
+	}
+	undo = append(undo, func() error { return os.RemoveAll(m.directory(rec.ID)) })
+	if err := m.makeDirectory(rec.ID); err != nil {
+		return fmt.Errorf("create container %s: %w", rec.Name, err)
+	}
+	made, err := m.makeVolumes(ctx, rec)
+	undo = append(undo, func() error {
+		var errs []error
+		for _, v := range made {
+			errs = append(errs, m.o.Volumes.Remove(whole, v, true))
+		}
+		return errors.Join(errs...)
+	})
+	return err
+}
+
+// makeDirectory makes the container's directory. 0710: what is in it is for root, and for the daemon's
+// group to pass.
+func (m *Manager) makeDirectory(id string) error {
+	if err := os.Mkdir(m.directory(id), 0o710); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// makeVolumes makes the volumes that are not there and copies the image's files into empty ones. It
+// returns the names of those that this container would have to take back: anonymous ones, and those
+// that no one had made before.
+func (m *Manager) makeVolumes(ctx context.Context, rec *record) (made []string, err error) {
+	for _, p := range rec.Mounts {
+		if p.Type != "volume" {
+			continue
+		}
+		_, err := m.o.Volumes.Inspect(ctx, p.Name)
+		if fault.Is(err, fault.NotFound) {
+			made = append(made, p.Name)
+			_, err = m.o.Volumes.Create(ctx, p.request())
+		}
+		if err != nil {
+			return made, err
+		}
+		if p.NoCopy {
+			continue
+		}
+		if err := m.copyUp(ctx, rec, p); err != nil {
+			return made, fmt.Errorf("copy the image's %s into volume %s: %w", p.Destination, p.Name, err)
+		}
+	}
+	return made, nil
+}
+
+// complete fills in the defaults and validates what has no side effect to be found out by.
+func (m *Manager) complete(rec *record) (warnings []string, err error) {
+	c, h := &rec.Config, &rec.Host
+	m.defaults(rec)
+	warnings = spec.Adjust(h)
+	if err := m.validate(rec); err != nil {
+		return nil, err
+	}
+	if err := spec.Validate(c, h); err != nil {
+		return nil, err
+	}
+	if h.IpcMode == "host" && h.ShmSize != m.shmSize() {
+		warnings = append(warnings, "--shm-size has no effect with --ipc host.")
+	}
+	if len(h.PortBindings) > 0 && (h.NetworkMode == "host" || h.NetworkMode == "none") {
+		warnings = append(warnings, fmt.Sprintf("Published ports are discarded when using %s network mode", h.NetworkMode))
+	}
+	return warnings, nil
+}
+
+func (m *Manager) shmSize() int64 {
+	if m.o.DefaultShmSize > 0 {
+		return m.o.DefaultShmSize
+	}
+	return spec.DefaultShmSize
+}
+
+// defaults writes into the record what the request left open, so that inspect shows what is meant.
+func (m *Manager) defaults(rec *record) {
+	c, h := &rec.Config, &rec.Host
+	if h.NetworkMode == "" || h.NetworkMode == "default" {
+		h.NetworkMode = "bridge"
+		moveKey(rec.Wanted, "default", "bridge")
+	}
+	if c.NetworkDisabled {
+		h.NetworkMode = "none"
+	}
+	if h.LogConfig.Type == "" || h.LogConfig.Type == m.o.DefaultLog.Type && h.LogConfig.Config == nil {
+		options := maps.Clone(m.o.DefaultLog.Config)
+		if options == nil {
+			options = map[string]string{}
+		}
+		maps.Copy(options, h.LogConfig.Config)
+		h.LogConfig = wire.LogConfig{Type: m.o.DefaultLog.Type, Config: options}
+	}
+	if h.LogConfig.Config == nil {
+		h.LogConfig.Config = map[string]string{}
+	}
+	if h.RestartPolicy.Name == "" {
+		h.RestartPolicy.Name = "no"
+	}
+	if h.ShmSize == 0 {
+		h.ShmSize = m.shmSize()
+	}
+	if h.IpcMode == "" {
+		h.IpcMode = "private"
+	}
+	if h.CgroupnsMode == "" {
+		h.CgroupnsMode = "host"
+		if spec.PrivateCgroupns(h) {
+			h.CgroupnsMode = "private"
+		}
+	}
+	if h.Runtime == "" {
+		h.Runtime = "sampan"
+	}
+	// An empty list, `--security-opt systempaths=unconfined`, is not the same as none given.
+	if h.MaskedPaths == nil {
+		h.MaskedPaths = spec.DefaultMaskedPaths()
+	}
+	if h.ReadonlyPaths == nil {
+		h.ReadonlyPaths = spec.DefaultReadonlyPaths
+	}
+	if h.Privileged {
+		h.MaskedPaths, h.ReadonlyPaths = nil, nil
+	}
+	if h.Init == nil && m.o.DefaultInit {
+		h.Init = &m.o.DefaultInit
+	}
+	if h.PortBindings == nil {
+		h.PortBindings = map[string][]wire.PortBinding{}
+	}
+	for port := range h.PortBindings {
+		if c.ExposedPorts == nil {
+			c.ExposedPorts = map[string]struct{}{}
+		}
+		c.ExposedPorts[port] = struct{}{}
+	}
+	if _, joined := spec.Joined(h.NetworkMode); c.Hostname == "" && !joined && h.UTSMode != "host" {
+		if c.Hostname = rec.ID[:12]; h.NetworkMode == "host" {
+			c.Hostname = hostName()
+		}
+	}
+	if h.UTSMode == "host" && c.Hostname == "" {
+		c.Hostname = hostName()
+	}
+}
+
+// moveKey renames a key of the map, unless the new one is there.
+func moveKey(m map[string]*wire.EndpointSettings, from, to string) {
+	v, ok := m[from]
+	if !ok {
+		return
+	}
+	delete(m, from)
+	if _, taken := m[to]; !taken {
+		m[to] = v
+	}
+}
+
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "localhost"
+	}
+	return name
+}

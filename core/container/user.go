@@ -1,0 +1,122 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/moby/sys/user"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-project/sampan/core/container/rootfs"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
+)
+
+// maxAccounts bounds /etc/passwd and /etc/group of a container.
+const maxAccounts = 4 << 20
+
+// account is a user as a container's files know them.
+type account struct {
+	User specs.User
+	Home string
+}
+
+// userCache remembers what a wanted user is in an image: a container that has never run has the
+// image's /etc/passwd, and looking into it costs a mount.
+type userCache struct{ known sync.Map } // userKey -> account
+
+type userKey struct{ chain, user, groups string }
+
+// lookupUser finds "name", "uid", "name:group" and so on in the root's /etc/passwd and /etc/group,
+// and the further groups of --group-add.
+func lookupUser(root *linux.Root, wanted string, groupAdd []string) (account, error) {
+	passwd, err := accounts(root, "/etc/passwd")
+	if err != nil {
+		return account{}, err
+	}
+	group, err := accounts(root, "/etc/group")
+	if err != nil {
+		return account{}, err
+	}
+	u, err := user.GetExecUser(wanted, &user.ExecUser{Home: "/"}, reader(passwd), reader(group))
+	if err != nil {
+		return account{}, fault.As(fault.Invalid, err) // "unable to find user x: no matching entries in passwd file"
+	}
+	more, err := user.GetAdditionalGroups(groupAdd, reader(group))
+	if err != nil {
+		return account{}, fault.As(fault.Invalid, err)
+	}
+	a := account{Home: u.Home, User: specs.User{UID: uint32(u.Uid), GID: uint32(u.Gid)}}
+	for _, g := range append(append([]int{u.Gid}, u.Sgids...), more...) {
+		if !slices.Contains(a.User.AdditionalGids, uint32(g)) {
+			a.User.AdditionalGids = append(a.User.AdditionalGids, uint32(g))
+		}
+	}
+	return a, nil
+}
+
+func accounts(root *linux.Root, name string) ([]byte, error) {
+	data, err := rootfs.ReadFile(root, name, maxAccounts)
+	if rootfs.IsMissing(err) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// reader is nil for a file that is missing.
+func reader(data []byte) io.Reader {
+	if data == nil {
+		return nil
+	}
+	return bytes.NewReader(data)
+}
+
+// user finds the user of the container's process. pristine says that the container has never run.
+func (m *Manager) user(ctx context.Context, rec *record, pristine bool) (account, error) {
+	key := userKey{rec.Chain.String(), rec.Config.User, strings.Join(rec.Host.GroupAdd, "\x00")}
+	if pristine {
+		if a, ok := m.users.known.Load(key); ok {
+			return a.(account), nil
+		}
+	}
+	root, err := m.openSnapshot(ctx, rec.ID)
+	if err != nil {
+		return account{}, err
+	}
+	defer root.Close()
+	a, err := lookupUser(root, rec.Config.User, rec.Host.GroupAdd)
+	if err == nil && pristine {
+		m.users.known.Store(key, a)
+	}
+	return a, err
+}
+
+// openSnapshot opens the root filesystem of a container that does not run.
+func (m *Manager) openSnapshot(ctx context.Context, id string) (*linux.Root, error) {
+	mounts, err := m.o.Layers.Mounts(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return rootfs.Open(m.mountPoint(), mounts)
+}
+
+// openRoot opens the root filesystem of a container as it is now: what its processes see while it
+// runs, the snapshot alone otherwise.
+func (m *Manager) openRoot(ctx context.Context, c *Container) (*linux.Root, error) {
+	rec, st := c.snapshot()
+	if st.live() {
+		if root, err := rootfs.OfProcess(st.Pid); err == nil {
+			return root, nil
+		}
+	}
+	root, err := m.openSnapshot(ctx, rec.ID)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", rec.Name, err)
+	}
+	return root, nil
+}

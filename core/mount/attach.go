@@ -1,0 +1,253 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
+)
+
+// All performs mounts in order below a directory of the calling thread's mount namespace, and
+// returns the root that results: the directory itself, or what was mounted on it.
+func All(dir string, mounts []Mount) (_ *linux.Root, err error) {
+	root, err := linux.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range mounts {
+		if root, err = m.attachTo(root); err != nil {
+			return nil, err
+		}
+	}
+	return root, nil
+}
+
+// attachTo is Attach for a mount that may be the root itself. It closes root when it fails.
+func (m Mount) attachTo(root *linux.Root) (*linux.Root, error) {
+	mnt, err := m.Attach(root)
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	if m.Target != "/" {
+		mnt.Close()
+		return root, nil
+	}
+	root.Close()
+	return linux.NewRoot(mnt), nil
+}
+
+// Attach performs the mount in the root and returns a handle of the mount's own root directory or
+// file. The place is resolved without leaving the root, and made when nothing is there. The mount
+// has all its attributes before anybody can see it, and it lands on exactly the file that was
+// resolved: a symlink that is put in its way in between changes nothing (CVE-2021-30465).
+func (m Mount) Attach(root *linux.Root) (*os.File, error) {
+	o, err := m.ParseOptions()
+	if err != nil {
+		return nil, err
+	}
+	mnt, target, err := m.prepare(root, &o)
+	if target != nil {
+		defer target.Close()
+	}
+	if err != nil {
+		return nil, m.wrap(err)
+	}
+	if err := o.set(mnt); err != nil {
+		mnt.Close()
+		return nil, m.wrap(err)
+	}
+	if err := linux.MoveMount(mnt, target); err != nil {
+		mnt.Close()
+		return nil, m.wrap(err)
+	}
+	// Propagation last: attaching to a shared mount makes the mount shared, whatever it was.
+	if err := o.propagate(mnt); err != nil {
+		mnt.Close()
+		return nil, m.wrap(err)
+	}
+	return mnt, nil
+}
+
+func (m Mount) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	what := m.Type
+	if m.Source != "" && m.Source != m.Type {
+		what += " " + m.Source
+	}
+	return fmt.Errorf("mount %s on %s: %w", what, m.Target, err)
+}
+
+// prepare makes a detached mount and opens its place.
+func (m Mount) prepare(root *linux.Root, o *Options) (mnt, target *os.File, err error) {
+	if o.Bind {
+		return m.prepareBind(root, o)
+	}
+	target, err = root.MkdirAll(m.Target, 0o755)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.CopyUp {
+		return nil, target, fault.New(fault.NotImplemented, "option tmpcopyup is not implemented")
+	}
+	if m.Type == "tmpfs" {
+		o.keepMode(target)
+	}
+	mnt, err = m.filesystem(o)
+	return mnt, target, err
+}
+
+func (m Mount) prepareBind(root *linux.Root, o *Options) (mnt, target *os.File, err error) {
+	if m.Source == "" {
+		return nil, nil, &fault.Field{Field: "source", Given: "", Expected: "the path of a file or directory to bind"}
+	}
+	mnt, err = linux.CloneTree(nil, m.Source, o.Recursive)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := linux.IsDir(mnt)
+	if err == nil {
+		if dir {
+			target, err = root.MkdirAll(m.Target, 0o755)
+		} else {
+			target, err = root.CreateFile(m.Target, 0o644, 0o755)
+		}
+	}
+	if err != nil {
+		mnt.Close()
+		return nil, nil, err
+	}
+	return mnt, target, nil
+}
+
+// keepMode gives a tmpfs the mode of the directory that it hides, as /tmp needs, unless one is asked for.
+func (o *Options) keepMode(target *os.File) {
+	if slices.ContainsFunc(o.Data, func(d string) bool { return strings.HasPrefix(d, "mode=") }) {
+		return
+	}
+	if st, err := linux.Fstat(target); err == nil {
+		o.Data = append(o.Data, fmt.Sprintf("mode=%o", st.Mode&0o7777))
+	}
+}
+
+// virtual are filesystems whose superblock is shared with other mounts or has nothing to write to:
+// "ro" is an attribute of the mount there and not of the filesystem.
+var virtual = map[string]bool{
+	"proc": true, "sysfs": true, "tmpfs": true, "devpts": true, "mqueue": true, "cgroup": true, "cgroup2": true,
+	"debugfs": true, "tracefs": true, "securityfs": true, "bpf": true,
+}
+
+// filesystem makes a filesystem and returns a detached mount of it.
+func (m Mount) filesystem(o *Options) (*os.File, error) {
+	fs, err := linux.NewFilesystem(m.Type)
+	if err != nil {
+		return nil, err
+	}
+	defer fs.Close()
+	if m.Source != "" {
+		if err := fs.SetString("source", m.Source); err != nil {
+			return nil, err
+		}
+	}
+	flags := slices.Clone(o.Superblock)
+	if o.Set&unix.MOUNT_ATTR_RDONLY != 0 && !virtual[m.Type] {
+		flags = append(flags, "ro")
+	}
+	for _, flag := range flags {
+		if err := fs.SetFlag(flag); err != nil {
+			return nil, err
+		}
+	}
+	for _, option := range o.Data {
+		key, value, has := strings.Cut(option, "=")
+		switch {
+		case !has:
+			err = fs.SetFlag(key)
+		case m.Type == "overlay" && key == "lowerdir" && len(value) > linux.MaxOption:
+			err = lowerDirs(fs, value)
+		default:
+			err = fs.SetString(key, value)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return fs.Mount(0)
+}
+
+// lowerDirs sets the layers of an overlay one by one ("lowerdir+", Linux 6.5): together they are
+// longer than an option can be. Older kernels are given short names of the same directories.
+func lowerDirs(fs *linux.Filesystem, value string) error {
+	dirs := splitLayers(value)
+	for i, dir := range dirs {
+		err := fs.SetString("lowerdir+", dir)
+		if i == 0 && errors.Is(err, unix.EINVAL) {
+			return fs.SetDirs("lowerdir", dirs)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// splitLayers splits a lowerdir at its colons and takes away the backslashes that escape some.
+func splitLayers(value string) []string {
+	var dirs []string
+	var dir strings.Builder
+	for i := 0; i < len(value); i++ {
+		switch {
+		case value[i] == '\\' && i+1 < len(value):
+			i++
+			dir.WriteByte(value[i])
+		case value[i] == ':':
+			dirs = append(dirs, dir.String())
+			dir.Reset()
+		default:
+			dir.WriteByte(value[i])
+		}
+	}
+	return append(dirs, dir.String())
+}
+
+// set gives a detached mount its attributes. Only what was asked for is changed: a flag that a
+// source mount has and that is locked in a user namespace stays.
+func (o *Options) set(mnt *os.File) error {
+	if o.Set|o.Clear != 0 {
+		if err := linux.SetMount(mnt, &unix.MountAttr{Attr_set: o.Set, Attr_clr: o.Clear}, false); err != nil {
+			return err
+		}
+	}
+	if o.SetTree|o.ClearTree != 0 {
+		if err := linux.SetMount(mnt, &unix.MountAttr{Attr_set: o.SetTree, Attr_clr: o.ClearTree}, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Options) propagate(mnt *os.File) error {
+	for _, p := range o.Propagation {
+		if err := linux.SetMount(mnt, &unix.MountAttr{Propagation: p.Type}, p.Recursive); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Propagate gives the mount at the top of the calling thread's namespace, and all below it, a
+// propagation type.
+func Propagate(path string, typ uintptr) error {
+	if err := unix.Mount("", path, "", typ, ""); err != nil {
+		return fmt.Errorf("set the propagation of %s: %w", path, err)
+	}
+	return nil
+}

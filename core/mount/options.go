@@ -1,0 +1,152 @@
+package mount
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+// Options are the options of a Mount, sorted by what carries them out.
+type Options struct {
+	Set, Clear         uint64 // MOUNT_ATTR_* of the mount itself
+	SetTree, ClearTree uint64 // MOUNT_ATTR_* of the mount and all below it ("rro")
+	Propagation        []Propagation
+	Superblock         []string // flags of the filesystem that fsconfig(2) knows by name: "ro", "sync"
+	Data               []string // what only the filesystem's driver understands: "size=64m"
+	Bind, Recursive    bool
+	CopyUp             bool // tmpcopyup: a tmpfs begins with what was at its place
+}
+
+// Propagation is a propagation type for a mount, or for it and all below it.
+type Propagation struct {
+	Type      uint64 // MS_SHARED, MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE
+	Recursive bool
+}
+
+// attribute is what one option does to the attributes of a mount.
+type attribute struct{ set, clear uint64 }
+
+// atime values are a field of two bits, which must be cleared to be set (mount_setattr(2)).
+var attributes = map[string]attribute{
+	"ro":          {set: unix.MOUNT_ATTR_RDONLY},
+	"rw":          {clear: unix.MOUNT_ATTR_RDONLY},
+	"nosuid":      {set: unix.MOUNT_ATTR_NOSUID},
+	"suid":        {clear: unix.MOUNT_ATTR_NOSUID},
+	"nodev":       {set: unix.MOUNT_ATTR_NODEV},
+	"dev":         {clear: unix.MOUNT_ATTR_NODEV},
+	"noexec":      {set: unix.MOUNT_ATTR_NOEXEC},
+	"exec":        {clear: unix.MOUNT_ATTR_NOEXEC},
+	"nosymfollow": {set: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	"symfollow":   {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	"nodiratime":  {set: unix.MOUNT_ATTR_NODIRATIME},
+	"diratime":    {clear: unix.MOUNT_ATTR_NODIRATIME},
+	"noatime":     {set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"strictatime": {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"relatime":    {clear: unix.MOUNT_ATTR__ATIME},
+	"atime":       {clear: unix.MOUNT_ATTR__ATIME},
+	// Without the flag the kernel's default holds, which is relatime.
+	"norelatime":    {clear: unix.MOUNT_ATTR__ATIME},
+	"nostrictatime": {clear: unix.MOUNT_ATTR__ATIME},
+}
+
+var propagations = map[string]uint64{
+	"shared": unix.MS_SHARED, "private": unix.MS_PRIVATE, "slave": unix.MS_SLAVE, "unbindable": unix.MS_UNBINDABLE,
+}
+
+// superblock are flags of a filesystem, as fs_context.c of the kernel names them.
+var superblock = map[string]bool{
+	"sync": true, "async": true, "dirsync": true, "lazytime": true, "nolazytime": true, "mand": true, "nomand": true,
+}
+
+// ignored are options without a meaning to a modern kernel, or for programs other than the kernel.
+var ignored = map[string]bool{
+	"defaults": true, "silent": true, "loud": true, "iversion": true, "noiversion": true, "acl": true, "noacl": true,
+	"auto": true, "noauto": true, "user": true, "nouser": true, "_netdev": true, "nofail": true,
+}
+
+// Known are the names of the options that are not passed to a filesystem's driver.
+func Known() []string {
+	names := []string{"bind", "rbind", "tmpcopyup"}
+	for name := range attributes {
+		names = append(names, name, "r"+name)
+	}
+	for name := range propagations {
+		names = append(names, name, "r"+name)
+	}
+	for _, set := range []map[string]bool{superblock, ignored} {
+		for name := range set {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// ParseOptions sorts the options of a mount. Later options win over earlier ones, as in fstab(5).
+func (m Mount) ParseOptions() (Options, error) {
+	var o Options
+	o.Bind = m.Type == "bind"
+	for _, option := range m.Options {
+		if err := o.add(option); err != nil {
+			return o, err
+		}
+	}
+	if o.Bind && len(o.Data) > 0 {
+		return o, &fault.Field{Field: "option of the mount at " + m.Target, Given: o.Data[0], Expected: "one that a bind mount can have", Nearest: fault.Nearest(o.Data[0], Known())}
+	}
+	if o.Bind {
+		o.Superblock = nil // they are another mount's business
+	}
+	return o, nil
+}
+
+func (o *Options) add(option string) error {
+	if a, ok := attributes[option]; ok {
+		apply(&o.Set, &o.Clear, a)
+		return nil
+	}
+	if typ, ok := propagations[option]; ok {
+		o.Propagation = append(o.Propagation, Propagation{Type: typ})
+		return nil
+	}
+	if inner, ok := strings.CutPrefix(option, "r"); ok {
+		if a, ok := attributes[inner]; ok {
+			apply(&o.SetTree, &o.ClearTree, a)
+			return nil
+		}
+		if typ, ok := propagations[inner]; ok {
+			o.Propagation = append(o.Propagation, Propagation{typ, true})
+			return nil
+		}
+	}
+	switch option {
+	case "":
+	case "bind":
+		o.Bind = true
+	case "rbind":
+		o.Bind, o.Recursive = true, true
+	case "tmpcopyup":
+		o.CopyUp = true
+	case "idmap", "ridmap":
+		return fault.New(fault.NotImplemented, "mount option %q: id-mapped mounts are not implemented", option)
+	case "remount":
+		return fault.New(fault.NotImplemented, "mount option %q: only fresh mounts are made", option)
+	default:
+		switch {
+		case superblock[option]:
+			o.Superblock = append(o.Superblock, option)
+		case !ignored[option]:
+			o.Data = append(o.Data, option)
+		}
+	}
+	return nil
+}
+
+// apply adds an attribute to a pair of masks so that it wins over those before it.
+func apply(set, clear *uint64, a attribute) {
+	*set &^= a.clear
+	*clear |= a.clear
+	*set |= a.set
+	*clear &^= a.set &^ unix.MOUNT_ATTR__ATIME
+}

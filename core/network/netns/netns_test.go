@@ -1,0 +1,112 @@
+package netns
+
+import (
+	"log/slog"
+	"net"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func inode(t *testing.T, f *os.File) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+func TestCreateHasLoopbackUp(t *testing.T) {
+	ns, err := Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	err = Do(ns, func() error {
+		links, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		if len(links) != 1 || links[0].Name != "lo" || links[0].Flags&net.FlagUp == 0 {
+			t.Errorf("interfaces of a fresh namespace: %v, want lo up", links)
+		}
+		// A socket that is made inside stays inside.
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDoReturnsHome(t *testing.T) {
+	ns, err := Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	home, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	for range 50 {
+		var inside uint64
+		if err := Do(ns, func() error {
+			f, err := current()
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			inside = inode(t, f)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if inside != inode(t, ns) {
+			t.Fatal("Do did not run in the namespace")
+		}
+		f, err := current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inode(t, f) != inode(t, home) {
+			t.Fatal("a thread stayed in the namespace")
+		}
+		f.Close()
+	}
+}
+
+func TestDoSurvivesPanic(t *testing.T) {
+	ns, err := Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := Do(ns, func() error { panic("inside") }); err == nil {
+		t.Fatal("a panic inside is an error")
+	}
+}
+
+func TestPoolGivesEachOnce(t *testing.T) {
+	p := NewPool(2, slog.New(slog.DiscardHandler))
+	defer p.Close()
+	seen := map[uint64]bool{}
+	for range 8 {
+		f, err := p.Take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if n := inode(t, f); seen[n] {
+			t.Fatal("the same namespace twice")
+		} else {
+			seen[n] = true
+		}
+	}
+}
