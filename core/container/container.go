@@ -3,7 +3,7 @@
 //
 // # One life
 //
-//	Create   validates everything, then writes the record (store.go), prepares the snapshot, makes volumes
+//	Create   validates everything, prepares the snapshot, makes volumes, and writes the record last (create.go)
 //	Attach   may come before Start: its stream is joined to the process when there is one (attach.go)
 //	Start    network, files, specification, then the monitor creates and starts it (start.go)
 //	exit     the monitor tells; network and monitor let go, restart policy decides (exit.go)
@@ -136,21 +136,27 @@ func (m *Manager) directory(id string) string { return filepath.Join(m.container
 type Container struct {
 	op opLock // held for the whole of a change, see the package comment
 
-	mu        sync.Mutex
-	rec       record // replaced as a whole, never changed in place
-	state     runState
-	removed   bool
-	reserved  bool // its Create has not ended
-	waiters   []*waiter
-	streams   []*lateStream // attached before there was a process
-	restart   *restarter
-	cancelRun context.CancelFunc // ends what goes on while it runs: health probes
-	ended     chan struct{}      // closed when the present run has ended; nil when there is none
-	usage     sizeCache
+	mu      sync.Mutex
+	rec     record // replaced as a whole, never changed in place
+	state   runState
+	removed bool
+	// reserved: its Create has not ended.
+	reserved bool
+	// leaving: Remove or Restart ends it, so that no policy starts or removes it at its exit.
+	leaving int
+	account *account // of the present run's process; nil: to be looked up
+
+	waiters []*waiter
+	streams []*lateStream // attached before there was a process
+	bound   bool          // the monitor has it: who attaches now goes there
+	restart restarter
+	// stopProbes ends the health probes of the present run.
+	stopProbes context.CancelFunc
+	ended      chan struct{} // closed when the present run has ended; nil when there is none
 }
 
 func newContainer(r record, s runState) *Container {
-	return &Container{op: newOpLock(), rec: r, state: s, restart: newRestarter()}
+	return &Container{op: newOpLock(), rec: r, state: s}
 }
 
 // snapshot returns the record and the state of one moment.

@@ -12,6 +12,7 @@ import (
 	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/image"
+	"github.com/sampan-project/sampan/core/state"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -87,15 +88,20 @@ func (m *Manager) imageFor(ctx context.Context, ref, platform string) (*image.Im
 	return img, nil
 }
 
-// build does the side effects of Create: the record first, which is what a crash leaves and start-up
-// finds whole enough to start or remove, then what it speaks of.
+// createKind is the kind of the intent that build writes.
+const createKind = "container.create"
+
+// build does the side effects of Create, and writes the record last: before that nobody can see the
+// container, and what a crash leaves is found at the next start. A snapshot and a directory without a
+// record are known to be rubbish; volumes are not, and so they have an intent, where there are any.
 func (m *Manager) build(ctx context.Context, c *Container) (err error) {
 	rec := &c.rec
-	if err := m.store.put(*rec); err != nil {
-		return fmt.Errorf("create container %s: %w", rec.Name, err)
-	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("create container %s: %w", rec.Name, err)
+		}
+	}()
 	var undo []func() error
-	undo = append(undo, func() error { return m.store.forget(rec) })
 	defer func() {
 		if err == nil {
 			return
@@ -108,21 +114,59 @@ func (m *Manager) build(ctx context.Context, c *Container) (err error) {
 	whole := context.WithoutCancel(ctx)
 	undo = append(undo, func() error { return m.o.Layers.Remove(whole, rec.ID) })
 	if _, err := m.o.Layers.Prepare(ctx, rec.ID, rec.Chain); err != nil {
-		return fmt.Errorf("create container %s: %w", rec.Name, err)
+		return err
 	}
 	undo = append(undo, func() error { return os.RemoveAll(m.directory(rec.ID)) })
 	if err := m.makeDirectory(rec.ID); err != nil {
-		return fmt.Errorf("create container %s: %w", rec.Name, err)
+		return err
 	}
-	made, err := m.makeVolumes(ctx, rec)
-	undo = append(undo, func() error {
-		var errs []error
-		for _, v := range made {
-			errs = append(errs, m.o.Volumes.Remove(whole, v, true))
+	missing, err := m.missingVolumes(ctx, rec)
+	if err != nil {
+		return err
+	}
+	if len(missing) == 0 {
+		if err := m.fillVolumes(ctx, rec); err != nil {
+			return err
 		}
-		return errors.Join(errs...)
+		return m.store.put(*rec)
+	}
+	op, err := m.o.DB.Begin(createKind, rec.ID, garbage{ID: rec.ID, Volumes: missing})
+	if err != nil {
+		return err
+	}
+	defer op.End(&err)
+	op.Undo(func() error {
+		c.mu.Lock()
+		c.removed = true // so that it does not count as a user of the volumes
+		c.mu.Unlock()
+		return m.removeVolumes(whole, missing)
 	})
-	return err
+	if err := m.makeVolumes(ctx, rec, missing); err != nil {
+		return err
+	}
+	if err := m.fillVolumes(ctx, rec); err != nil {
+		return err
+	}
+	return m.store.putNew(*rec, op)
+}
+
+// Undo takes back creations that were cut off: functions for state.DB.Recover.
+func (m *Manager) Undo() map[string]func(context.Context, state.Intent) error {
+	return map[string]func(context.Context, state.Intent) error{
+		createKind: func(ctx context.Context, i state.Intent) error {
+			var g garbage
+			if err := i.Decode(&g); err != nil {
+				return err
+			}
+			m.mu.RLock()
+			_, there := m.byID[g.ID]
+			m.mu.RUnlock()
+			if there {
+				return nil
+			}
+			return m.removeVolumes(ctx, g.Volumes)
+		},
+	}
 }
 
 // makeDirectory makes the container's directory. 0710: what is in it is for root, and for the daemon's
@@ -134,30 +178,57 @@ func (m *Manager) makeDirectory(id string) error {
 	return nil
 }
 
-// makeVolumes makes the volumes that are not there and copies the image's files into empty ones. It
-// returns the names of those that this container would have to take back: anonymous ones, and those
-// that no one had made before.
-func (m *Manager) makeVolumes(ctx context.Context, rec *record) (made []string, err error) {
+// missingVolumes returns the names of the volumes that the container will bring along: anonymous ones,
+// and those that no one has made before.
+func (m *Manager) missingVolumes(ctx context.Context, rec *record) (missing []string, err error) {
 	for _, p := range rec.Mounts {
-		if p.Type != "volume" {
+		if p.Type != "volume" || slices.Contains(missing, p.Name) {
 			continue
 		}
-		_, err := m.o.Volumes.Inspect(ctx, p.Name)
-		if fault.Is(err, fault.NotFound) {
-			made = append(made, p.Name)
-			_, err = m.o.Volumes.Create(ctx, p.request())
+		switch _, err := m.o.Volumes.Inspect(ctx, p.Name); {
+		case fault.Is(err, fault.NotFound):
+			missing = append(missing, p.Name)
+		case err != nil:
+			return nil, err
 		}
-		if err != nil {
-			return made, err
+	}
+	return missing, nil
+}
+
+func (m *Manager) makeVolumes(ctx context.Context, rec *record, missing []string) error {
+	for _, p := range rec.Mounts {
+		if p.Type != "volume" || !slices.Contains(missing, p.Name) {
+			continue
 		}
-		if p.NoCopy {
+		if _, err := m.o.Volumes.Create(ctx, p.request()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillVolumes copies the image's files into volumes that are empty.
+func (m *Manager) fillVolumes(ctx context.Context, rec *record) error {
+	for _, p := range rec.Mounts {
+		if p.Type != "volume" || p.NoCopy || p.Subpath != "" {
 			continue
 		}
 		if err := m.copyUp(ctx, rec, p); err != nil {
-			return made, fmt.Errorf("copy the image's %s into volume %s: %w", p.Destination, p.Name, err)
+			return fmt.Errorf("copy the image's %s into volume %s: %w", p.Destination, p.Name, err)
 		}
 	}
-	return made, nil
+	return nil
+}
+
+// removeVolumes removes the volumes that no container uses.
+func (m *Manager) removeVolumes(ctx context.Context, names []string) error {
+	var errs []error
+	for _, name := range names {
+		if err := m.o.Volumes.Remove(ctx, name, true); !fault.Is(err, fault.Conflict) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // complete fills in the defaults and validates what has no side effect to be found out by.

@@ -136,6 +136,16 @@ func (s *store) put(r record) error {
 	return s.records.Put(r.ID, r)
 }
 
+// putNew writes the record of a container that is made, and ends the intent that made it, at once.
+func (s *store) putNew(r record, op *state.Op) error {
+	if r.Transient { // its record is not in the database of the intent, which op.End removes
+		return s.put(r)
+	}
+	return s.durable.Update(func(tx *state.Tx) error {
+		return errors.Join(s.records.In(tx).Put(r.ID, r), op.Finish(tx))
+	})
+}
+
 // putState writes the state where a killed daemon finds it, and copies it to state.db soon.
 func (s *store) putState(r *record, rs runState) error {
 	if err := s.bootStates.Put(r.ID, rs); err != nil {
@@ -210,18 +220,6 @@ func (s *store) remove(r *record, g garbage) error {
 		return err
 	}
 	return s.bootStates.Delete(r.ID)
-}
-
-// forget removes a row that was written for a create that failed.
-func (s *store) forget(r *record) error {
-	s.mu.Lock()
-	delete(s.dirty, r.ID)
-	s.mu.Unlock()
-	records := s.records
-	if r.Transient {
-		records = s.bootRecords
-	}
-	return errors.Join(records.Delete(r.ID), s.bootStates.Delete(r.ID))
 }
 
 // swept says that nothing is left of a removed container.

@@ -100,6 +100,8 @@ type Store struct {
 type layerState struct {
 	Layer
 	users int // layers and snapshots that stand on it
+	// released says that its owner gave it up: it goes with its last user.
+	released bool
 
 	init sync.Mutex // held while the init directory is made
 	// ready says that the init directory is there.

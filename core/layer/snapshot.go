@@ -266,7 +266,7 @@ func (s *Store) forget(name string) {
 	defer s.mu.Unlock()
 	if chain, ok := s.snapshots[name]; ok {
 		delete(s.snapshots, name)
-		s.use(chain, -1)
+		s.dropUser(chain)
 	}
 }
 
@@ -296,28 +296,6 @@ func (s *Store) putAway(dir string) (string, error) {
 		return "", err
 	}
 	return hole, nil
-}
-
-// Release removes the layer of a chain ID. It is fault.Conflict while a layer or a snapshot stands on
-// it, and fault.NotFound when it is not there.
-func (s *Store) Release(_ context.Context, chain digest.Digest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l, err := s.get(chain)
-	if err != nil || chain == "" {
-		return err
-	}
-	if l.users > 0 {
-		return fault.New(fault.Conflict, "layer %s is used by %d others", chain, l.users)
-	}
-	if err := s.discard(s.dir(chain)); err != nil {
-		return fmt.Errorf("remove layer %s: %w", chain, err)
-	}
-	s.unlink(l.Link)
-	delete(s.links, l.Link)
-	delete(s.layers, chain)
-	s.use(l.Parent, -1)
-	return nil
 }
 
 // Used reports whether a layer or a snapshot stands on the chain.

@@ -2,13 +2,19 @@ package network
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
+	"sync"
+	"time"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/network/ipam"
+	"github.com/sampan-project/sampan/core/network/netns"
+	"github.com/sampan-project/sampan/core/network/port"
 	"github.com/sampan-project/sampan/core/state"
-	"github.com/sampan-project/sampan/core/wire"
 )
 
 // Options are what a Manager needs.
@@ -24,7 +30,7 @@ type Options struct {
 	DefaultBridge string            // "" is sampan0: name of the default network's bridge on the host
 	BIP           string            // address of the default bridge with prefix length; "": from the pools
 	DefaultOption map[string]string // more driver options of the default network, such as mtu
-	Pools         []netip.Prefix    // see ipam.DefaultPools; nil: those
+	Pools         []ipam.Pool       // nil: ipam.DefaultPools
 	DNS           []string          // for containers that say nothing themselves
 	DNSSearch     []string
 	DNSOptions    []string
@@ -32,92 +38,247 @@ type Options struct {
 	ResolvConf    string     // "" is /etc/resolv.conf
 }
 
+const (
+	// ready is how many namespaces are kept prepared: more than are started in a burst by one
+	// person, few enough to cost nothing.
+	ready = 4
+	// patience bounds calls of drivers that nobody waits for.
+	patience = 30 * time.Second
+)
+
 // Manager keeps the networks. Its methods may be called in parallel.
-type Manager struct{}
+//
+// Locks are taken in this order: a sandbox's op, a driver's gate, mu. Nothing that waits, for a
+// driver or the disk, is done under mu.
+type Manager struct {
+	o         Options
+	log       *slog.Logger
+	owner     string // the mark of this daemon, see Network.Owner
+	networks  *state.Table[row]
+	sandboxes *state.Table[record]
+	drivers   *state.Table[time.Time] // drivers that may have made something in this boot
+	pool      *netns.Pool
+	ports     *port.Allocator
 
-// JoinRequest says how a container that is about to start wants to be connected.
-type JoinRequest struct {
-	ContainerID   string
-	ContainerName string // without the slash
-	Hostname      string
-	Domainname    string
-	Mode          string                            // bridge or default, none, host, container:ID (a full ID), or a network's name or ID
-	Endpoints     map[string]*wire.EndpointSettings // by network; empty: the one that Mode names
-	Ports         map[string][]wire.PortBinding     // "80/tcp"
-	ExposedPorts  map[string]struct{}
-	PublishAll    bool
-	DNS           []string
-	DNSSearch     []string
-	DNSOptions    []string
-	ExtraHosts    []string // name:address
+	creating sync.Mutex // one Create at a time: two must not choose the same subnet
+
+	mu      sync.RWMutex
+	entries map[string]*entry   // networks, by ID
+	joined  map[string]*sandbox // by container's ID
+	leaving map[string]*sandbox // those that a driver still detaches, by container's ID
+	dead    []*sandbox          // those that no driver could detach: the next Reconcile does
+	gates   map[string]*gate    // by driver
+	closed  bool
+
+	background sync.WaitGroup
 }
 
-// Sandbox is a container's network as Join made it.
-type Sandbox struct {
-	NetNS *os.File // nil for host; the caller closes it when the monitor has it
-	// Hold are the sockets that reserve the published ports: they go to the monitor, and the
-	// caller closes its own.
-	Hold       []*os.File
-	Settings   wire.NetworkSettings
-	ResolvConf []byte // contents for /etc/resolv.conf and /etc/hosts of the container
-	Hosts      []byte
+// gate of a driver is held for reading around the calls of one endpoint, with the change of our
+// records that belongs to it, and for writing by Reconcile, which must see both or neither.
+type gate struct {
+	sync.RWMutex
+	used bool // noted in the table of drivers
 }
 
-var errNotYet = fault.New(fault.NotImplemented, "network: not built yet")
-
-// NewManager opens the tables. It talks to no driver: see Reconcile.
-func NewManager(o Options) (*Manager, error) { return &Manager{}, nil }
-
-// Close ends what runs in the background. Containers and their connections stay.
-func (m *Manager) Close() error { return nil }
-
-// Create makes a network.
-func (m *Manager) Create(ctx context.Context, r wire.NetworkCreateRequest) (wire.NetworkCreateResponse, error) {
-	return wire.NetworkCreateResponse{}, errNotYet
+// row is a network in the durable database.
+type row struct {
+	Network
+	// DriverOptions are Options by the names of the driver's schema.
+	DriverOptions map[string]string `json:"driverOptions,omitempty"`
 }
 
-// Inspect describes the network of a name, ID or unique prefix of an ID.
-func (m *Manager) Inspect(ctx context.Context, ref string) (wire.NetworkInspect, error) {
-	return wire.NetworkInspect{}, errNotYet
+// forDriver returns the network as drivers see it.
+func (r row) forDriver() Network {
+	n := r.Network
+	n.Options = r.DriverOptions
+	return n
 }
 
-// List describes the networks that pass the filters.
-func (m *Manager) List(ctx context.Context, filters map[string][]string) ([]wire.NetworkInspect, error) {
-	return nil, errNotYet
+// entry is a network in memory.
+type entry struct {
+	row      // guarded by Manager.mu
+	space    *ipam.Space
+	removing bool
+	made     bool       // the driver has made it since this daemon started
+	making   sync.Mutex // held while the driver makes it
 }
 
-// Remove removes a network that no container is in.
-func (m *Manager) Remove(ctx context.Context, ref string) error { return errNotYet }
-
-// Prune removes the networks that users made and no container is in.
-func (m *Manager) Prune(ctx context.Context, filters map[string][]string) (wire.NetworksPrune, error) {
-	return wire.NetworksPrune{}, errNotYet
+func newEntry(r row) *entry {
+	var subnets []ipam.Subnet
+	for _, s := range r.Subnets {
+		subnets = append(subnets, ipam.Subnet{Prefix: s.Prefix, Range: s.Range})
+	}
+	e := &entry{row: r, space: ipam.NewSpace(subnets)}
+	for _, s := range r.Subnets {
+		if s.Gateway.IsValid() {
+			e.space.Mark(s.Gateway)
+		}
+		for _, a := range s.Auxiliary {
+			e.space.Mark(a)
+		}
+	}
+	return e
 }
 
-// Join connects a container that is about to start. On an error nothing is left.
-func (m *Manager) Join(ctx context.Context, r JoinRequest) (*Sandbox, error) { return nil, errNotYet }
-
-// Leave disconnects a container that ended, or whose start failed. It may be called twice.
-func (m *Manager) Leave(ctx context.Context, containerID string) error { return errNotYet }
-
-// ConnectRunning connects a running container to one more network. The Sandbox has the new
-// Settings, Hosts and ResolvConf, and neither namespace nor sockets.
-func (m *Manager) ConnectRunning(ctx context.Context, ref, containerID string, pid int, e *wire.EndpointSettings) (*Sandbox, error) {
-	return nil, errNotYet
+// NewManager opens the tables and makes the rows of the networks that always exist. It talks to no
+// driver: see Reconcile.
+func NewManager(o Options) (*Manager, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Events == nil {
+		o.Events = func(string, string, map[string]string) {}
+	}
+	o.DefaultDriver = or(o.DefaultDriver, "bridge")
+	o.DefaultBridge = or(o.DefaultBridge, "sampan0")
+	o.ResolvConf = or(o.ResolvConf, "/etc/resolv.conf")
+	if o.Pools == nil {
+		o.Pools = ipam.DefaultPools()
+	}
+	m := &Manager{
+		o: o, log: o.Logger,
+		networks:  state.NewTable[row](o.DB, "networks"),
+		sandboxes: state.NewTable[record](o.RunDB, "network.sandboxes"),
+		drivers:   state.NewTable[time.Time](o.RunDB, "network.drivers"),
+		ports:     port.NewAllocator(),
+		entries:   map[string]*entry{},
+		joined:    map[string]*sandbox{},
+		leaving:   map[string]*sandbox{},
+		gates:     map[string]*gate{},
+	}
+	if err := m.load(); err != nil {
+		return nil, err
+	}
+	m.pool = netns.NewPool(ready, o.Logger)
+	if r, ok := o.Drivers.(Restarts); ok {
+		r.OnRestart(m.restarted)
+	}
+	return m, nil
 }
 
-// DisconnectRunning takes a running container off a network; the Sandbox is as ConnectRunning's.
-func (m *Manager) DisconnectRunning(ctx context.Context, ref, containerID string, pid int) (*Sandbox, error) {
-	return nil, errNotYet
+// load reads the rows of networks, and those of endpoints so that their addresses and ports are
+// not given out before Reconcile says who lives.
+func (m *Manager) load() error {
+	owners := state.NewTable[string](m.o.DB, "network.owner")
+	owner, err := owners.Get("owner")
+	if fault.Is(err, fault.NotFound) {
+		owner = newID()[:12]
+		err = owners.Put("owner", owner)
+	}
+	if err != nil {
+		return fmt.Errorf("networks: %w", err)
+	}
+	m.owner = owner
+	rows, err := m.networks.List()
+	if err != nil {
+		return fmt.Errorf("networks: %w", err)
+	}
+	for _, r := range rows {
+		m.entries[r.ID] = newEntry(r)
+	}
+	if err := m.loadDefaults(); err != nil {
+		return err
+	}
+	records, err := m.sandboxes.List()
+	if err != nil {
+		return fmt.Errorf("networks: %w", err)
+	}
+	for _, r := range records {
+		sb := &sandbox{record: r}
+		m.mark(sb)
+		m.joined[r.ContainerID] = sb
+	}
+	used, err := m.drivers.All()
+	if err != nil {
+		return fmt.Errorf("networks: %w", err)
+	}
+	for name := range used {
+		m.gate(name).used = true
+	}
+	return nil
 }
 
-// Settings are what inspect shows of a container that joined; zero for one that did not.
-func (m *Manager) Settings(containerID string) wire.NetworkSettings { return wire.NetworkSettings{} }
+// mark takes the addresses and ports that a record says.
+func (m *Manager) mark(sb *sandbox) {
+	for _, ep := range sb.Endpoints {
+		if e := m.entries[ep.NetworkID]; e != nil {
+			for _, a := range ep.Addresses {
+				e.space.Mark(a.Addr())
+			}
+		}
+	}
+	for _, p := range sb.Ports {
+		m.ports.Adopt(port.Binding{Protocol: p.Protocol, Address: p.HostAddress, Port: p.HostPort}, sb.SandboxID)
+	}
+}
 
-// Resolve returns the network that a name, ID or prefix of an ID means, as fault.NotFound says when
-// there is none, so that a container can be refused at its creation.
-func (m *Manager) Resolve(ref string) (Network, error) { return Network{}, errNotYet }
+// Close waits for what runs in the background and ends the name servers. Containers and their
+// connections stay.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	var open []*sandbox
+	for _, sb := range m.joined {
+		open = append(open, sb)
+	}
+	m.mu.Unlock()
+	m.background.Wait()
+	for _, sb := range open {
+		sb.op.Lock()
+		sb.shut()
+		sb.op.Unlock()
+	}
+	m.pool.Close()
+	return nil
+}
 
-// Reconcile is called once after the start of the daemon with the containers that live and the
-// process ID of their init.
-func (m *Manager) Reconcile(ctx context.Context, running map[string]int) error { return errNotYet }
+// gate returns the gate of a driver; the caller holds mu, or is alone.
+func (m *Manager) gate(driver string) *gate {
+	g := m.gates[driver]
+	if g == nil {
+		g = &gate{}
+		m.gates[driver] = g
+	}
+	return g
+}
+
+// enter passes the driver's gate for one endpoint or network, and returns the driver and the way
+// out. It notes that the driver may have made something, so that Reconcile asks it.
+func (m *Manager) enter(ctx context.Context, name string) (Driver, func(), error) {
+	d, err := m.o.Drivers.Network(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	m.mu.Lock()
+	g := m.gate(name)
+	used := g.used
+	m.mu.Unlock()
+	if !used {
+		if err := m.drivers.Put(name, time.Now()); err != nil {
+			return nil, nil, err
+		}
+		m.mu.Lock()
+		g.used = true
+		m.mu.Unlock()
+	}
+	g.RLock()
+	return d, g.RUnlock, nil
+}
+
+// newID returns 64 random hexadecimal digits.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails: see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

@@ -79,7 +79,7 @@ type Network struct {
 	Attachable bool              `json:"attachable,omitempty"`
 	Default    bool              `json:"default,omitempty"` // bridge, host or none
 	Subnets    []Subnet          `json:"subnets,omitempty"`
-	Options    map[string]string `json:"options,omitempty"` // as given
+	Options    map[string]string `json:"options,omitempty"` // as given; drivers see them by the names of their schema
 	Labels     map[string]string `json:"labels,omitempty"`
 	IPAMOption map[string]string `json:"ipamOptions,omitempty"`
 

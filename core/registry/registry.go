@@ -1,6 +1,29 @@
+// Package registry talks to image registries: it resolves a reference to the manifest of a platform,
+// fetches blobs as streams that are verified while they are read, pushes images and checks logins
+// (OCI distribution-spec; Docker's token authentication). Nothing that a registry answers is trusted:
+// manifests are bounded, blobs have the size and digest that the manifest promised or end in an error.
+//
+//	found, err := client.Resolve(ctx, "busybox:1.36", platform, auth)
+//	config, err := found.ReadBlob(ctx, found.Manifest.Config, limit)
+//	stream, err := found.Blob(ctx, found.Manifest.Layers[0])
+//
+// connect.go makes the HTTP client of one repository (mirrors, plain HTTP, authentication), platform.go
+// chooses from an index, blob.go resumes broken downloads, push.go uploads, errors.go has the words.
 package registry
 
-import "log/slog"
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"github.com/sampan-project/sampan/core/fault"
+)
 
 // Options say how registries are reached.
 type Options struct {
@@ -12,8 +35,132 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-// Client talks to registries.
-type Client struct{ o Options }
+// Client talks to registries. Its methods may be called in parallel.
+type Client struct {
+	mirrors  map[string][]mirror
+	hosts    map[string]bool // insecure, by host or host:port
+	blocks   []netip.Prefix  // insecure, by address
+	log      *slog.Logger
+	verified http.RoundTripper
+	trusting http.RoundTripper // of insecure registries: any certificate will do
+}
 
-// New returns a client.
-func New(o Options) *Client { return &Client{o: o} }
+// mirror is a registry that has another one's images.
+type mirror struct {
+	host  string
+	plain bool // its URL says http
+}
+
+// New returns a client. Options that Validate refuses are logged and left out.
+func New(o Options) *Client {
+	c := &Client{
+		mirrors: map[string][]mirror{}, hosts: map[string]bool{}, log: o.Logger,
+		verified: newTransport(false), trusting: newTransport(true),
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	for _, given := range o.Insecure {
+		host, block, err := parseInsecure(given)
+		switch {
+		case err != nil:
+			c.log.Warn("insecure registry is left out", "error", err)
+		case host != "":
+			c.hosts[host] = true
+		default:
+			c.blocks = append(c.blocks, block)
+		}
+	}
+	for registry, urls := range o.Mirrors {
+		for _, given := range urls {
+			m, err := parseMirror(given)
+			if err != nil {
+				c.log.Warn("registry mirror is left out", "error", err)
+				continue
+			}
+			c.mirrors[registry] = append(c.mirrors[registry], m)
+		}
+	}
+	return c
+}
+
+// Validate returns the first mistake in the options.
+func (o Options) Validate() error {
+	for _, given := range o.Insecure {
+		if _, _, err := parseInsecure(given); err != nil {
+			return err
+		}
+	}
+	for _, urls := range o.Mirrors {
+		for _, given := range urls {
+			if _, err := parseMirror(given); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func parseInsecure(given string) (host string, block netip.Prefix, err error) {
+	if block, err = netip.ParsePrefix(given); err == nil {
+		return "", block.Masked(), nil
+	}
+	host = strings.ToLower(given)
+	if host == "" || strings.ContainsAny(host, "/?#@ \t") {
+		return "", block, &fault.Field{Field: "insecure-registry", Given: given, Expected: "a host, host:port or CIDR block, without a scheme"}
+	}
+	return host, block, nil
+}
+
+func parseMirror(given string) (mirror, error) {
+	u, err := url.Parse(given)
+	ok := err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil &&
+		strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.Fragment == ""
+	if !ok {
+		return mirror{}, &fault.Field{Field: "registry-mirror", Given: given, Expected: "an http or https URL of a host, without a path"}
+	}
+	return mirror{u.Host, u.Scheme == "http"}, nil
+}
+
+// IsInsecure reports whether the registry at host may be spoken to in plain HTTP.
+func (c *Client) IsInsecure(ctx context.Context, host string) bool {
+	host = strings.ToLower(host)
+	u := url.URL{Host: host}
+	bare := u.Hostname()
+	if c.hosts[host] || c.hosts[bare] || bare == "localhost" {
+		return true
+	}
+	permitted := func(a netip.Addr) bool {
+		a = a.Unmap()
+		return a.IsLoopback() || slices.ContainsFunc(c.blocks, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	if a, err := netip.ParseAddr(bare); err == nil {
+		return permitted(a)
+	}
+	if len(c.blocks) == 0 {
+		return false
+	}
+	// All addresses: a name that leads to one place outside of the blocks is as good as outside.
+	addresses, err := lookup(ctx, bare)
+	return err == nil && len(addresses) > 0 && !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return !permitted(a) })
+}
+
+// parse reads a reference as a user writes it; no tag and no digest is the tag latest.
+func parse(ref string) (reference.Named, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "invalid reference format: %q", ref)
+	}
+	return reference.TagNameOnly(named), nil
+}
+
+// identifier is what a manifest is asked for by: the digest where there is one.
+func identifier(named reference.Named) string {
+	if d, ok := named.(reference.Digested); ok {
+		return d.Digest().String()
+	}
+	if t, ok := named.(reference.Tagged); ok {
+		return t.Tag()
+	}
+	return "latest"
+}

@@ -23,8 +23,9 @@ type CLI struct {
 	// Env looks up the environment; tests replace it.
 	Env func(string) string
 
-	client *client.Client
-	config *Config
+	client  *client.Client
+	config  *Config
+	signals signals
 }
 
 // Globals are the options before the command.

@@ -222,6 +222,12 @@ func aliases(cmd *cobra.Command) string {
 	return strings.Join(parts, ", ")
 }
 
+// Also notes the ways to call a command that is at two places of the tree, and returns it.
+func Also(cmd *cobra.Command, names string) *cobra.Command {
+	cmd.Annotations = map[string]string{"aliases": names}
+	return cmd
+}
+
 // groups are the headings of a command list, in order; a command is in the group of its GroupID.
 var groups = []struct{ id, title string }{
 	{"common", "Common Commands"}, {"script", "Script Commands"}, {"management", "Management Commands"}, {"", "Commands"},

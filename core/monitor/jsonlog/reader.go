@@ -130,29 +130,51 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
+// maxScans bounds how often the files are looked for again because they were rotated meanwhile.
+const maxScans = 100
+
 // openAll opens the files of the log, the oldest first, down to but not including the file that is
-// known to have been read. Rotation moves files only to higher numbers, so looking from low to
-// high misses none; one that moved meanwhile is seen twice, and taken once.
-func openAll(path string, until os.FileInfo) (files []*os.File, err error) {
-	var infos []os.FileInfo
-	for i := range maxFiles {
-		f, err := os.OpenFile(rotated(path, i), os.O_RDONLY|syscall.O_NONBLOCK, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			// The current file is missing for a moment while it is rotated.
-			if i == 0 {
-				continue
-			}
-			break
-		}
+// known to have been read.
+func openAll(path string, until os.FileInfo) ([]*os.File, error) {
+	for scans := 1; ; scans++ {
+		files, whole, err := scan(path, until)
 		if err != nil {
 			closeAll(files)
-			return nil, fmt.Errorf("read log: %w", err)
+			return nil, err
 		}
+		if whole || scans == maxScans {
+			slices.Reverse(files)
+			return files, nil
+		}
+		closeAll(files)
+	}
+}
+
+// scan is one look at the files, the youngest first. Rotation moves files only to higher numbers, so
+// looking from low to high passes none by that was there at the beginning; one that moved meanwhile
+// is seen twice, and taken once. While it rotates one number is free, that of the file that was just
+// moved: two free ones in a row are the end. All this is sure only if no file was begun meanwhile.
+func scan(path string, until os.FileInfo) (files []*os.File, whole bool, err error) {
+	var infos []os.FileInfo
+	var current os.FileInfo
+	missing := 0
+	for i := 0; i < maxFiles && missing < 2; i++ {
+		f, err := os.OpenFile(rotated(path, i), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing++
+			continue
+		}
+		if err != nil {
+			return files, false, fmt.Errorf("read log: %w", err)
+		}
+		missing = 0
 		info, err := f.Stat()
 		if err != nil || !info.Mode().IsRegular() {
 			f.Close()
-			closeAll(files)
-			return nil, fmt.Errorf("read log: %s is not a regular file", f.Name())
+			return files, false, fmt.Errorf("read log: %s is not a regular file", f.Name())
+		}
+		if i == 0 {
+			current = info
 		}
 		if until != nil && os.SameFile(info, until) {
 			f.Close()
@@ -164,8 +186,11 @@ func openAll(path string, until os.FileInfo) (files []*os.File, err error) {
 		}
 		files, infos = append(files, f), append(infos, info)
 	}
-	slices.Reverse(files)
-	return files, nil
+	now, err := os.Stat(path)
+	if current == nil || err != nil {
+		return files, len(files) == 0 && err != nil, nil
+	}
+	return files, os.SameFile(current, now), nil
 }
 
 // skip goes to the first entry that Tail wants, and past the files that end before Since.
@@ -311,7 +336,7 @@ func (r *reader) line(b []byte) error {
 func (r *reader) successors() error {
 	var last os.FileInfo
 	if len(r.files) > 0 {
-		info, err := r.files[0].Stat()
+		info, err := r.files[len(r.files)-1].Stat() // the youngest that is open
 		if err != nil {
 			return fmt.Errorf("read log: %w", err)
 		}
@@ -324,14 +349,7 @@ func (r *reader) successors() error {
 	if err != nil {
 		return err
 	}
-	if len(next) == 0 {
-		return nil
-	}
-	if len(r.files) > 0 {
-		// The writer opens a file only when it is done with the one before.
-		r.files = append(r.files, next...)
-		return nil
-	}
-	r.files = next
+	// The writer opens a file only when it is done with the one before.
+	r.files = append(r.files, next...)
 	return nil
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -174,10 +173,10 @@ func (p *process) resize(height, width uint16) error {
 	err = raw.Control(func(fd uintptr) {
 		ioctlErr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width})
 	})
-	if errors.Is(err, os.ErrClosed) {
+	if err != nil { // the only reason is that it is closed
 		return fault.New(fault.Conflict, "resize: the process has ended")
 	}
-	return errors.Join(err, ioctlErr)
+	return ioctlErr
 }
 
 // attach adds a client to the process's streams and returns the client's end.

@@ -1,0 +1,361 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
+)
+
+const dirMode = 0o755
+
+// make makes the directories in the hierarchies that the plan and every container need, and returns
+// those in which it made one, also after an error.
+func (m *Manager) make(p *plan) (made []*hierarchy, err error) {
+	for _, h := range m.host.all {
+		wanted := h.wanted(p.controllers, m.host.pure())
+		if len(wanted) == 0 && !m.host.pure() {
+			continue
+		}
+		if err := m.makeIn(h, wanted); err != nil {
+			return made, err
+		}
+		made = append(made, h)
+	}
+	return made, nil
+}
+
+// wanted are those controllers of the hierarchy that a container needs which has these limits. The
+// unified hierarchy of a hybrid host is used for limits only.
+func (h *hierarchy) wanted(limits []string, pure bool) []string {
+	var list []string
+	for _, c := range h.controllers {
+		if slices.Contains(limits, c) || slices.Contains(base, c) && (!h.unified || pure) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func (m *Manager) makeIn(h *hierarchy, controllers []string) error {
+	if h.unified {
+		if err := h.enable(path.Dir(m.path), controllers); err != nil {
+			return err
+		}
+	}
+	err := h.mkdir(m.path)
+	if errors.Is(err, unix.ENOENT) {
+		if err = h.mkdirAll(path.Dir(m.path)); err == nil {
+			err = h.mkdir(m.path)
+		}
+	}
+	if errors.Is(err, unix.EEXIST) {
+		err = m.replace(h)
+	}
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	if h.has("cpuset") && !h.unified {
+		return h.inheritCpuset(m.path)
+	}
+	return nil
+}
+
+func (h *hierarchy) mkdir(p string) error {
+	dir := h.mount + p
+	if err := linux.Retry(func() error { return unix.Mkdir(dir, dirMode) }); err != nil {
+		return &os.PathError{Op: "mkdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// mkdirAll makes the directory and those above, where they are missing.
+func (h *hierarchy) mkdirAll(p string) error {
+	if p == "/" {
+		return nil
+	}
+	err := h.mkdir(p)
+	if errors.Is(err, unix.ENOENT) {
+		if err := h.mkdirAll(path.Dir(p)); err != nil {
+			return err
+		}
+		err = h.mkdir(p)
+	}
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if err == nil && h.has("cpuset") && !h.unified {
+		return h.inheritCpuset(p)
+	}
+	return err
+}
+
+// replace makes the directory anew in place of an empty one, whose limits are those of a container
+// that is gone.
+func (m *Manager) replace(h *hierarchy) error {
+	dir := h.mount + m.path
+	var pids []int
+	if err := collect(dir, &pids); err != nil {
+		return err
+	}
+	if len(pids) > 0 {
+		return fault.New(fault.Conflict, "%s exists and has %d processes in it (one is %d), expected none", dir, len(pids), pids[0])
+	}
+	if err := removeTree(dir); err != nil {
+		return err
+	}
+	return h.mkdir(m.path)
+}
+
+// inheritCpuset gives a new v1 cpuset its parent's: an empty one takes no process.
+func (h *hierarchy) inheritCpuset(p string) error {
+	for _, file := range []string{"/cpuset.cpus", "/cpuset.mems"} {
+		if now, err := readFile(h.mount + p + file); err != nil {
+			return fmt.Errorf("cgroup: %w", err)
+		} else if now != "" {
+			continue
+		}
+		value, err := readFile(h.mount + path.Dir(p) + file)
+		if err == nil {
+			err = writeFile(h.mount+p+file, value)
+		}
+		if err != nil {
+			return fmt.Errorf("cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// enable switches controllers on for what is below the directory, from the root down. A controller that
+// cannot be switched on is no error here: a limit that needs it will find no file.
+func (h *hierarchy) enable(p string, controllers []string) error {
+	if on, err := readFile(h.mount + p + "/cgroup.subtree_control"); err == nil && containsAll(strings.Fields(on), controllers) {
+		return nil
+	}
+	if p != "/" {
+		if err := h.enable(path.Dir(p), controllers); err != nil {
+			return err
+		}
+		if err := h.mkdir(p); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("cgroup: %w", err)
+		}
+	}
+	if len(controllers) == 0 {
+		return nil
+	}
+	name := h.mount + p + "/cgroup.subtree_control"
+	if writeFile(name, "+"+strings.Join(controllers, " +")) == nil {
+		return nil
+	}
+	for _, c := range controllers {
+		writeFile(name, "+"+c) //nolint:errcheck // see above
+	}
+	return nil
+}
+
+func containsAll(list, wanted []string) bool {
+	return !slices.ContainsFunc(wanted, func(w string) bool { return !slices.Contains(list, w) })
+}
+
+// extend makes what the plan needs beyond the hierarchies that a running container has joined, and
+// moves its processes there.
+func (m *Manager) extend(p *plan, joined []*hierarchy) error {
+	for _, h := range m.host.all {
+		wanted := h.wanted(p.controllers, false)
+		wanted = slices.DeleteFunc(wanted, func(c string) bool { return !slices.Contains(p.controllers, c) })
+		switch {
+		case len(wanted) == 0:
+		case slices.Contains(joined, h):
+			if h.unified {
+				if err := h.enable(path.Dir(m.path), wanted); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := m.makeIn(h, wanted); err != nil {
+				return err
+			}
+			if err := m.moveAll(h); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// moveAll moves the container's processes into a hierarchy, again until none is new: they may fork.
+func (m *Manager) moveAll(h *hierarchy) error {
+	moved := map[int]bool{}
+	for {
+		pids, err := m.Pids()
+		if err != nil {
+			return err
+		}
+		again := false
+		for _, pid := range pids {
+			if moved[pid] {
+				continue
+			}
+			moved[pid], again = true, true
+			if err := writeFile(h.mount+m.path+"/cgroup.procs", strconv.Itoa(pid)); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("cgroup: %w", err)
+			}
+		}
+		if !again {
+			return nil
+		}
+	}
+}
+
+// Delete removes the container's cgroups, with those that it made below. It waits a while for
+// processes that are about to end, and kills none. What is not there is removed.
+func (m *Manager) Delete() error {
+	var errs []error
+	for _, h := range m.host.all {
+		if err := removeTree(h.mount + m.path); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("cgroup %s: %w", m.path, errors.Join(errs...))
+	}
+	return nil
+}
+
+// removeWait is how long removeTree waits altogether for one directory: killed processes are still
+// on their way out.
+const removeWait = 2 * time.Second
+
+func removeTree(dir string) error {
+	wait := time.Millisecond / 4
+	for waited := time.Duration(0); ; {
+		err := linux.Retry(func() error { return unix.Rmdir(dir) })
+		if err == nil || gone(err) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) {
+			return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+		}
+		children, childErr := subdirs(dir)
+		if childErr != nil {
+			return childErr
+		}
+		for _, c := range children {
+			if err := removeTree(dir + "/" + c); err != nil {
+				return err
+			}
+		}
+		if len(children) > 0 {
+			if linux.Retry(func() error { return unix.Rmdir(dir) }) == nil {
+				return nil
+			}
+		}
+		if waited >= removeWait {
+			return busy(dir)
+		}
+		time.Sleep(wait)
+		waited += wait
+		wait = min(2*wait, 50*time.Millisecond)
+	}
+}
+
+// busy is the error about a directory that cannot be removed.
+func busy(dir string) error {
+	var pids []int
+	if collect(dir, &pids) == nil && len(pids) > 0 {
+		return fault.New(fault.Conflict, "rmdir %s: %d processes are still in it (one is %d)", dir, len(pids), pids[0])
+	}
+	return &os.PathError{Op: "rmdir", Path: dir, Err: unix.EBUSY}
+}
+
+// subdirs are the names of the cgroups directly below.
+func subdirs(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		if gone(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil && !gone(err) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Pids are the processes in the container's cgroups, also in those that it made below, in the numbers of our pid
+// namespace, sorted.
+func (m *Manager) Pids() ([]int, error) {
+	dir := m.main()
+	if dir == "" {
+		return nil, nil
+	}
+	var pids []int
+	if err := collect(dir, &pids); err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	slices.Sort(pids)
+	return slices.Compact(pids), nil
+}
+
+// main is the directory that is asked for processes: that of the freezer, so that those are
+// found that it stops. "" when there is none.
+func (m *Manager) main() string {
+	if h := m.host.of("freezer"); h != nil && exists(h.mount+m.path) {
+		return h.mount + m.path
+	}
+	for _, h := range m.joined() {
+		return h.mount + m.path
+	}
+	return ""
+}
+
+// collect adds the processes of a cgroup and of all below.
+func collect(dir string, pids *[]int) error {
+	text, err := readFile(dir + "/cgroup.procs")
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = nil // a threaded cgroup: its processes are shown above it
+	}
+	if err != nil {
+		if gone(err) {
+			return nil
+		}
+		return err
+	}
+	for line := range strings.Lines(text) {
+		pid, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			return fmt.Errorf("read %s/cgroup.procs: %q is not a number", dir, line)
+		}
+		if pid > 0 { // 0: a process of another pid namespace
+			*pids = append(*pids, pid)
+		}
+	}
+	children, err := subdirs(dir)
+	if err != nil {
+		return err
+	}
+	for _, c := range children {
+		if err := collect(dir+"/"+c, pids); err != nil {
+			return err
+		}
+	}
+	return nil
+}

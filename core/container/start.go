@@ -1,0 +1,346 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-project/sampan/core/container/spec"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/monitor"
+	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/network"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// Start runs the container's command. A container that runs already is fault.NotModified. That the
+// command cannot be run is fault.Invalid, in the words by which clients choose their exit status.
+func (m *Manager) Start(ctx context.Context, ref string) error {
+	c, err := m.find(ref)
+	if err != nil {
+		return err
+	}
+	if err := c.op.lock(ctx); err != nil {
+		return err
+	}
+	defer c.op.unlock()
+	if err := c.startable(); err != nil {
+		return err
+	}
+	c.cancelRestart()
+	return m.start(ctx, c)
+}
+
+// startable says what keeps the container from being started.
+func (c *Container) startable() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.removed || c.state.Phase == removing || c.state.Phase == dead:
+		return fault.New(fault.Conflict, "container is marked for removal and cannot be started")
+	case c.state.Phase == paused:
+		return fault.New(fault.Conflict, "cannot start a paused container, try unpause instead")
+	case c.state.Phase == running:
+		return fault.New(fault.NotModified, "container %s is already running", c.rec.Name)
+	}
+	return nil
+}
+
+// start starts a container that is startable. The op lock is held.
+func (m *Manager) start(ctx context.Context, c *Container) error {
+	if m.closing.Load() {
+		return fault.New(fault.Unavailable, "the daemon is stopping")
+	}
+	rec, st := c.snapshot()
+	l := &launch{m: m, c: c, rec: &rec, pristine: st.StartedAt.IsZero()}
+	defer l.close()
+	if err := l.run(ctx); err != nil {
+		err = explain(err)
+		m.startFailed(context.WithoutCancel(ctx), c, err)
+		return err
+	}
+	m.emit(&rec, "start")
+	m.startProbes(c)
+	return nil
+}
+
+// launch is one start of a container, with what it has to let go of.
+type launch struct {
+	m        *Manager
+	c        *Container
+	rec      *record
+	pristine bool // it has never run
+
+	sandbox *network.Sandbox
+	mounts  []mount.Mount
+	account account
+	input   spec.Input
+}
+
+func (l *launch) run(ctx context.Context) error {
+	// The network takes longest, and needs nothing of the rest.
+	joined := make(chan error, 1)
+	go func() { joined <- l.join(ctx) }()
+	err := l.prepare(ctx)
+	if joinErr := <-joined; err == nil || joinErr != nil && errors.Is(err, context.Canceled) {
+		err = errors.Join(err, joinErr)
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.m.writeFiles(l.rec, l.sandbox); err != nil {
+		return err
+	}
+	config, err := l.config()
+	if err != nil {
+		return err
+	}
+	status, err := l.m.o.Monitor.Create(ctx, config)
+	if fault.Is(err, fault.Exists) { // of a run whose end could not be cleaned up
+		if err = l.m.o.Monitor.Delete(ctx, l.rec.ID, true); err == nil {
+			status, err = l.m.o.Monitor.Create(ctx, config)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	l.m.bindStreams(ctx, l.c)
+	started := time.Now().UTC()
+	if err := l.m.o.Monitor.Start(ctx, l.rec.ID); err != nil {
+		return err
+	}
+	return l.m.started(l.c, status.Pid, started, &l.account)
+}
+
+// join gives the container its place in the networks.
+func (l *launch) join(ctx context.Context) (err error) {
+	l.sandbox, err = l.m.o.Network.Join(ctx, joinRequest(l.rec))
+	return err
+}
+
+func joinRequest(rec *record) network.JoinRequest {
+	c, h := &rec.Config, &rec.Host
+	r := network.JoinRequest{
+		ContainerID: rec.ID, ContainerName: rec.Name, Hostname: c.Hostname, Domainname: c.Domainname,
+		Mode: h.NetworkMode, Endpoints: rec.Wanted, Ports: h.PortBindings, ExposedPorts: c.ExposedPorts, PublishAll: h.PublishAllPorts,
+		DNS: h.DNS, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts,
+	}
+	if own := ownNetworks(h.NetworkMode); own && len(rec.Wanted) == 0 {
+		r.Mode = "none" // it was disconnected from every network
+	} else if own {
+		if _, ok := rec.Wanted[h.NetworkMode]; !ok {
+			for name := range rec.Wanted { // disconnected from the network of its mode
+				r.Mode = name
+			}
+		}
+	}
+	return r
+}
+
+// ownNetworks reports whether the mode puts the container into networks of which there may be many.
+func ownNetworks(mode string) bool {
+	_, joined := spec.Joined(mode)
+	return mode != "host" && mode != "none" && !joined
+}
+
+// prepare finds out what the process is: its mounts, its user, its environment.
+func (l *launch) prepare(ctx context.Context) (err error) {
+	rec, c := l.rec, &l.rec.Config
+	l.mounts, err = l.m.o.Layers.Mounts(ctx, rec.ID)
+	if fault.Is(err, fault.NotFound) && l.pristine { // lost in a power failure, and it was empty
+		l.mounts, err = l.m.o.Layers.Prepare(ctx, rec.ID, rec.Chain)
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.m.makeDirectory(rec.ID); err != nil {
+		return err
+	}
+	if l.account, err = l.m.user(ctx, rec, l.pristine); err != nil {
+		return err
+	}
+	mounts, err := l.m.specMounts(ctx, rec)
+	if err != nil {
+		return err
+	}
+	args, err := spec.Args(c)
+	if err != nil {
+		return err
+	}
+	hostname := c.Hostname
+	if ref, ok := spec.Joined(rec.Host.NetworkMode); ok {
+		if other, err := l.m.find(ref); err == nil {
+			otherRec, _ := other.snapshot()
+			hostname = otherRec.Config.Hostname
+		}
+	}
+	l.input = spec.Input{
+		ID: rec.ID, Config: c, Host: &rec.Host, Args: args, Cwd: "/", User: l.account.User, Hostname: hostname,
+		Env:         environment(c.Env, hostname, l.account.Home, c.Tty),
+		Mounts:      append(mounts, l.m.fileMounts(rec)...),
+		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: rec.Host.CgroupParent, DefaultUlimits: l.m.o.DefaultUlimits,
+	}
+	if l.input.CgroupParent == "" {
+		l.input.CgroupParent = l.m.o.CgroupParent
+	}
+	if c.WorkingDir != "" {
+		l.input.Cwd = c.WorkingDir
+	}
+	if rec.Host.Init != nil && *rec.Host.Init {
+		l.input.InitPath = l.m.o.InitPath
+	}
+	l.input.JoinPaths, err = l.m.joinPaths(&rec.Host)
+	return err
+}
+
+// config is what the monitor is told.
+func (l *launch) config() (monitor.Config, error) {
+	s, err := spec.Build(l.input)
+	if err != nil {
+		return monitor.Config{}, err
+	}
+	c, h := &l.rec.Config, &l.rec.Host
+	return monitor.Config{
+		ID: l.rec.ID, Bundle: l.m.directory(l.rec.ID), Spec: s, RootMounts: l.mounts,
+		NetNS: l.sandbox.NetNS, Hold: l.sandbox.Hold, Log: l.m.logConfig(l.rec),
+		OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
+		ConsoleHeight: uint16(h.ConsoleSize[0]), ConsoleWidth: uint16(h.ConsoleSize[1]),
+		ClampDefaults: !asksForLimits(h),
+	}, nil
+}
+
+// asksForLimits reports whether the user set a limit, which must then hold: only our own defaults may
+// be lowered to what the host permits.
+func asksForLimits(h *wire.HostConfig) bool {
+	r := &h.Resources
+	return len(r.Ulimits) > 0 || r.Memory != 0 || r.MemoryReservation != 0 || r.MemorySwap != 0 || r.MemorySwappiness != nil ||
+		r.NanoCPUs != 0 || r.CPUQuota != 0 || r.CPUPeriod != 0 || r.CPUShares != 0 || r.CPURealtimePeriod != 0 || r.CPURealtimeRuntime != 0 ||
+		r.CpusetCpus != "" || r.CpusetMems != "" || r.PidsLimit != nil || r.OomKillDisable != nil || r.BlkioWeight != 0 ||
+		len(r.BlkioWeightDevice)+len(r.BlkioDeviceReadBps)+len(r.BlkioDeviceWriteBps)+len(r.BlkioDeviceReadIOps)+len(r.BlkioDeviceWriteIOps) > 0 ||
+		h.OomScoreAdj != 0
+}
+
+// close lets go of the files that the monitor has duplicates of.
+func (l *launch) close() {
+	if l.sandbox == nil {
+		return
+	}
+	for _, f := range append([]*os.File{l.sandbox.NetNS}, l.sandbox.Hold...) {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// started notes that the container runs.
+func (m *Manager) started(c *Container, pid int, at time.Time, a *account) error {
+	c.mu.Lock()
+	st := c.state
+	st.Phase, st.Pid, st.StartedAt, st.FinishedAt = running, pid, at, time.Time{}
+	st.ExitCode, st.Error, st.OOMKilled, st.StoppedByUser = 0, "", false, false
+	st.Health = nil
+	c.state, c.ended, c.account = st, make(chan struct{}), a
+	rec := c.rec
+	c.mu.Unlock()
+	if err := m.store.putState(&rec, st); err != nil {
+		// It runs, and the monitor knows it: the next daemon will find it there.
+		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
+	}
+	return nil
+}
+
+// startFailed takes back what a start made, and notes why it failed.
+func (m *Manager) startFailed(ctx context.Context, c *Container, err error) {
+	rec, _ := c.snapshot()
+	m.letGo(ctx, &rec)
+	c.mu.Lock()
+	c.state.Phase, c.state.Pid, c.state.Error = exitedUnlessNew(c.state), 0, err.Error()
+	c.state.ExitCode, c.state.FinishedAt = startExitCode(err), time.Now().UTC()
+	c.state.Health = nil
+	c.bound = false
+	st, streams := c.state, c.streams
+	c.streams = nil
+	c.wake(wire.WaitResponse{StatusCode: int64(st.ExitCode)}, notRunning, nextExit)
+	keep := c.leaving > 0 || c.removed
+	c.mu.Unlock()
+	for _, s := range streams {
+		s.bind(nil, nil)
+	}
+	if err := m.store.putState(&rec, st); err != nil {
+		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
+	}
+	if rec.Host.AutoRemove && !keep {
+		if err := m.remove(ctx, c, true); err != nil {
+			m.log.Error("remove a container that could not be started", "container", rec.ID, "error", err)
+		}
+	}
+}
+
+// exitedUnlessNew: a container that has never run is still only created when its start fails, as with
+// Docker, so that nobody takes it for one that did its work.
+func exitedUnlessNew(st runState) phase {
+	if st.StartedAt.IsZero() {
+		return created
+	}
+	return exited
+}
+
+// letGo releases what a run of the container has of the kernel: its cgroup and namespaces, its place
+// in networks, its ports. It may be called for a container that has nothing of it.
+func (m *Manager) letGo(ctx context.Context, rec *record) {
+	left := make(chan error, 1)
+	go func() { left <- m.o.Network.Leave(ctx, rec.ID) }()
+	if err := m.o.Monitor.Delete(ctx, rec.ID, true); err != nil && !fault.Is(err, fault.NotFound) {
+		m.log.Error("remove the process of a container", "container", rec.ID, "error", err)
+	}
+	if err := <-left; err != nil {
+		m.log.Error("take a container off its networks", "container", rec.ID, "error", err)
+	}
+}
+
+// joinPaths are the namespaces of other containers that this one shares.
+func (m *Manager) joinPaths(h *wire.HostConfig) (map[specs.LinuxNamespaceType]string, error) {
+	ref, ok := spec.Joined(h.PidMode)
+	if !ok {
+		return nil, nil
+	}
+	other, err := m.find(ref)
+	if err != nil {
+		return nil, fault.As(fault.Conflict, err)
+	}
+	rec, st := other.snapshot()
+	if !st.live() {
+		return nil, fault.New(fault.Conflict, "cannot join PID of a non running container: %s", rec.ID)
+	}
+	return map[specs.LinuxNamespaceType]string{specs.PIDNamespace: fmt.Sprintf("/proc/%d/ns/pid", st.Pid)}, nil
+}
+
+// explain gives the error of a start the class of a user's mistake when it is one.
+func explain(err error) error {
+	if startExitCode(err) != unknownExit {
+		return fault.As(fault.Invalid, err)
+	}
+	return err
+}
+
+// unknownExit is the status of a container that the engine, not its command, kept from starting.
+const unknownExit = 128
+
+// startExitCode is the status that a shell would give the command.
+func startExitCode(err error) int {
+	text := err.Error()
+	switch {
+	case !strings.Contains(text, "exec"):
+		return unknownExit
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
+		return 127
+	case strings.Contains(text, "permission denied"), strings.Contains(text, "exec format error"), strings.Contains(text, "is a directory"):
+		return 126
+	}
+	return unknownExit
+}

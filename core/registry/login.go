@@ -1,0 +1,99 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// dockerHub is the name of Docker's registry in references, and hubAddress what clients log in to.
+const (
+	dockerHub  = "docker.io"
+	hubAddress = "https://index.docker.io/v1/"
+)
+
+// Login checks a login with the registry at its server address. Nothing is kept: the client stores it.
+func (c *Client) Login(ctx context.Context, auth wire.AuthConfig) (wire.AuthResponse, error) {
+	host := serverHost(auth.ServerAddress)
+	login, err := authenticator(&auth)
+	if err != nil {
+		return wire.AuthResponse{}, err
+	}
+	if login == authn.Anonymous {
+		return wire.AuthResponse{}, fault.New(fault.Invalid, "login to %s: expected a user name and a password, or a token", host)
+	}
+	at := endpoint{host: host, plain: c.IsInsecure(ctx, host), auth: login}
+	options := []name.Option{name.StrictValidation}
+	if at.plain {
+		options = append(options, name.Insecure)
+	}
+	reg, err := name.NewRegistry(host, options...)
+	if err != nil {
+		return wire.AuthResponse{}, &fault.Field{Field: "serveraddress", Given: auth.ServerAddress, Expected: "the host of a registry, such as registry.example.com:5000"}
+	}
+	if err := c.tryLogin(ctx, reg, at); err != nil {
+		return wire.AuthResponse{}, loginError(reg, err)
+	}
+	return wire.AuthResponse{Status: "Login Succeeded"}, nil
+}
+
+// tryLogin asks for a token, where the registry gives out tokens, and for the API's base with it.
+func (c *Client) tryLogin(ctx context.Context, reg name.Registry, at endpoint) error {
+	round, err := transport.NewWithContext(ctx, reg, at.auth, c.transport(at), nil)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, reg.Scheme()+"://"+reg.RegistryStr()+"/v2/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: round}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return transport.CheckError(resp, http.StatusOK)
+}
+
+// serverHost is the registry's host in what clients send as the server address.
+func serverHost(address string) string {
+	if address == "" || address == hubAddress {
+		return dockerHub
+	}
+	if _, rest, ok := strings.Cut(address, "://"); ok {
+		address = rest
+	}
+	host, _, _ := strings.Cut(address, "/")
+	if host == "index.docker.io" || host == "registry-1.docker.io" {
+		return dockerHub
+	}
+	return host
+}
+
+func loginError(reg name.Registry, err error) error {
+	var answer *transport.Error
+	if errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden) {
+		_, message := said(answer)
+		return fault.New(fault.Unauthorized, "login attempt to %s://%s/v2/ failed with status: %d %s: unauthorized: %s",
+			reg.Scheme(), reg.RegistryStr(), answer.StatusCode, http.StatusText(answer.StatusCode), message)
+	}
+	return registryError(err)
+}
+
+// registryError is for failures that concern no repository.
+func registryError(err error) error {
+	var answer *transport.Error
+	if !errors.As(err, &answer) {
+		return otherError(err)
+	}
+	code, message := said(answer)
+	return stateError(answer, code, message)
+}

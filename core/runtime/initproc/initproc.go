@@ -1,0 +1,185 @@
+// Package initproc is what runs inside a container before its own program does: it makes the
+// filesystem, gives up what the container must not have, and executes the program.
+//
+// The process is a sealed copy of sampan-runtime, started by core/runtime straight into the
+// container's namespaces and cgroup (core/linux, Spawn), with these files:
+//
+//	0 1 2   standard streams of the program
+//	3       the channel to core/runtime: configuration in; console, warnings, outcome out
+//	4       Create only: the listening socket on which Start calls
+//	5...    the files that the caller passes on to the program
+//
+// Create's process does everything up to the program's last step, says so on the channel, and waits
+// for a call on the listening socket. Whoever calls, in whatever process, is told the outcome of
+// execve(2) there: an error, or a "go" followed by the end of file that the close-on-exec flag makes.
+// Exec's process goes on at once, and tells it on the channel.
+//
+// Nothing of the host may be reached from in here by what the container can arrange: every path of
+// the container is resolved below a handle of its root (linux.Root), /proc is only written through
+// a procfs that this process mounted itself, and all files but the program's own are close-on-exec.
+package initproc
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/runtime/hook"
+)
+
+// Files of the process.
+const (
+	channelFile  = 3
+	listenerFile = 4
+	firstExtra   = 5
+)
+
+// Config is what core/runtime sends first.
+type Config struct {
+	// Spec is the container's, or for Exec one that has only a Process. Its seccomp profile is taken
+	// out and comes compiled, as Filter.
+	Spec *specs.Spec
+	// Exec: join only, make nothing.
+	Exec bool
+
+	Bundle     string
+	Rootfs     string        // absolute path of a plain bundle's root filesystem
+	RootMounts []mount.Mount // makes the root filesystem, in place of Rootfs
+	Made       uint64        // CLONE_NEW* that were made and not joined
+
+	// CgroupMounts are shown below /sys/fs/cgroup where the spec has a mount of type cgroup: by
+	// controller or file name, a directory of the host. Unified: there is one hierarchy alone.
+	CgroupMounts map[string]string
+	Unified      bool
+
+	Filter *Filter
+	Extra  int  // files that are passed on to the program from number 3
+	Hooks  bool // wait for the parent to run prestart and createRuntime hooks
+	State  specs.State
+	// Clamp: a limit that the host does not permit is lowered with a warning.
+	Clamp bool
+}
+
+// Filter is a compiled seccomp program for seccomp(2).
+type Filter struct {
+	Program []byte // struct sock_filter, 8 bytes each in the machine's order
+	Flags   uint
+}
+
+// process is the state of one run of this package.
+type process struct {
+	Config
+	parent channel
+	root   *linux.Root
+	proc   *os.File // root of a procfs of our own pid namespace; nil until procfs is called
+}
+
+// Main is the whole process. It does not return.
+func Main() {
+	// Credentials, capabilities and seccomp filters belong to a thread, and the thread that calls
+	// execve gives its own to the program.
+	runtime.LockOSThread()
+	p := &process{parent: newChannel(os.NewFile(channelFile, "channel"))}
+	if err := p.run(); err != nil {
+		p.parent.fail(err)
+	}
+	os.Exit(1)
+}
+
+func (p *process) run() error {
+	for fd := range 2 {
+		unix.CloseOnExec(channelFile + fd)
+	}
+	if err := p.parent.config(&p.Config); err != nil {
+		return err
+	}
+	// A fresh session: no terminal of the caller can be reached, and signals of its group do not
+	// come here.
+	if _, err := unix.Setsid(); err != nil {
+		return fmt.Errorf("setsid: %w", err)
+	}
+	// Nobody may look into this process, which still has more rights than the container.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("set not dumpable: %w", err)
+	}
+	if p.Exec {
+		return p.exec()
+	}
+	return p.create()
+}
+
+// exec is the way of a further process.
+func (p *process) exec() error {
+	if p.Spec.Process.Terminal {
+		pts, err := linux.OpenAt(nil, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+		if err != nil {
+			return fmt.Errorf("terminal: %w", err)
+		}
+		if err := p.terminal(pts, nil); err != nil {
+			return err
+		}
+	}
+	return p.finish(func() error { return p.parent.send(kindGo, nil, nil) })
+}
+
+// create is the way of a container's first process.
+func (p *process) create() error {
+	if p.Hooks {
+		if err := p.parent.ask(); err != nil {
+			return err
+		}
+	}
+	if err := p.filesystem(); err != nil {
+		return err
+	}
+	if err := p.names(); err != nil {
+		return err
+	}
+	if err := p.sysctls(); err != nil {
+		return err
+	}
+	if err := p.seal(); err != nil {
+		return err
+	}
+	listener := os.NewFile(listenerFile, "start")
+	if err := p.parent.send(kindReady, nil, nil); err != nil {
+		return err
+	}
+	p.parent.socket.Close()
+
+	call, err := linux.Accept(listener)
+	if err != nil {
+		return err
+	}
+	listener.Close()
+	p.parent = newChannel(call)
+	if h := p.Spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+		p.State.Status = specs.StateCreated
+		p.State.Pid = os.Getpid()
+		if err := hook.Run(context.Background(), "startContainer", h.StartContainer, p.State); err != nil {
+			return err
+		}
+	}
+	return p.finish(func() error { return p.parent.send(kindGo, nil, nil) })
+}
+
+// names sets host and domain name of a UTS namespace that was made.
+func (p *process) names() error {
+	if p.Spec.Hostname != "" {
+		if err := unix.Sethostname([]byte(p.Spec.Hostname)); err != nil {
+			return fmt.Errorf("set hostname %q: %w", p.Spec.Hostname, err)
+		}
+	}
+	if p.Spec.Domainname != "" {
+		if err := unix.Setdomainname([]byte(p.Spec.Domainname)); err != nil {
+			return fmt.Errorf("set domainname %q: %w", p.Spec.Domainname, err)
+		}
+	}
+	return nil
+}

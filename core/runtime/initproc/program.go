@@ -1,0 +1,404 @@
+package initproc
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
+)
+
+// seal is what can be done before the start, so that the start is short.
+func (p *process) seal() error {
+	if err := p.oomScore(); err != nil {
+		return err
+	}
+	// Keys of the host's session are not the container's. Kernels without keyrings, and filters
+	// around us, refuse this without harm.
+	p.keyring()
+	return nil
+}
+
+// finish gives up every right that the program is not to have, and executes it. heard tells the
+// caller that there is nothing to wait for but the outcome.
+func (p *process) finish(heard func() error) error {
+	if err := heard(); err != nil {
+		return err
+	}
+	if p.Exec {
+		if err := p.seal(); err != nil {
+			return err
+		}
+	}
+	spec := p.Spec.Process
+	if err := p.rlimits(spec.Rlimits); err != nil {
+		return err
+	}
+	if err := p.streams(spec.User); err != nil {
+		return err
+	}
+	if err := p.label(spec); err != nil {
+		return err
+	}
+	if p.proc != nil {
+		p.proc.Close()
+		p.proc = nil
+	}
+	if spec.NoNewPrivileges {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("process.noNewPrivileges: %w", err)
+		}
+	} else if err := p.filter(); err != nil {
+		// Without that flag the system call needs the rights that are given up next.
+		return err
+	}
+	if err := p.identity(spec); err != nil {
+		return err
+	}
+	program, err := find(spec.Args[0], spec.Env)
+	if err != nil {
+		return err
+	}
+	if err := p.files(); err != nil {
+		return err
+	}
+	if spec.NoNewPrivileges {
+		if err := p.filter(); err != nil {
+			return err
+		}
+	}
+	err = unix.Exec(program, spec.Args, p.environment(spec))
+	return explain(spec.Args[0], err)
+}
+
+// identity becomes the program's user with the program's capabilities, in its directory.
+func (p *process) identity(spec *specs.Process) error {
+	capabilities := spec.Capabilities
+	if capabilities == nil {
+		capabilities = &specs.LinuxCapabilities{}
+	}
+	sets, err := p.capabilities(capabilities)
+	if err != nil {
+		return err
+	}
+	// A directory that only root may enter, or only the user (root is nobody on NFS): either may do.
+	early := chdir(spec.Cwd)
+	if err := linux.DropBounding(sets.Bounding); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("keep capabilities: %w", err)
+	}
+	user := spec.User
+	if err := linux.SetUser(user.UID, user.GID, user.AdditionalGids, true); err != nil {
+		return fmt.Errorf("process.user: %w", err)
+	}
+	umask := uint32(0o022)
+	if user.Umask != nil {
+		umask = *user.Umask
+	}
+	unix.Umask(int(umask))
+	if early != nil {
+		if err := chdir(spec.Cwd); err != nil {
+			return err
+		}
+	}
+	if err := linux.SetCapabilities(sets.Effective, sets.Permitted, sets.Inheritable); err != nil {
+		return fmt.Errorf("process.capabilities: %w", err)
+	}
+	if err := linux.SetAmbient(sets.Ambient); err != nil {
+		return fmt.Errorf("process.capabilities.ambient: %w", err)
+	}
+	return nil
+}
+
+// capabilities turns names into masks. What this process does not have it cannot give.
+func (p *process) capabilities(c *specs.LinuxCapabilities) (linux.CapabilitySets, error) {
+	var sets linux.CapabilitySets
+	have, err := linux.Capabilities()
+	if err != nil {
+		return sets, err
+	}
+	for _, set := range []struct {
+		name  string
+		names []string
+		to    *uint64
+	}{
+		{"bounding", c.Bounding, &sets.Bounding}, {"effective", c.Effective, &sets.Effective},
+		{"permitted", c.Permitted, &sets.Permitted}, {"inheritable", c.Inheritable, &sets.Inheritable},
+		{"ambient", c.Ambient, &sets.Ambient},
+	} {
+		mask, unknown := linux.CapabilityMask(set.names)
+		for _, name := range unknown {
+			p.parent.warn("process.capabilities.%s: unknown capability %q is left out", set.name, name)
+		}
+		if missing := mask &^ have; missing != 0 {
+			// Not in our own set: the container gets less than it was allowed, as with any runtime
+			// that itself is confined.
+			p.parent.warn("process.capabilities.%s: %#x are not this host's to give, and are left out", set.name, missing)
+			mask &= have
+		}
+		*set.to = mask
+	}
+	return sets, nil
+}
+
+// chdir enters the working directory and makes sure that it is inside the root (CVE-2024-21626: a
+// path such as /proc/self/fd/7 would lead to whatever a leaked file is open on).
+func chdir(dir string) error {
+	if err := unix.Chdir(dir); err != nil {
+		return fmt.Errorf("process.cwd: %w", &fs.PathError{Op: "chdir", Path: dir, Err: err})
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Getcwd(buf)
+	if err != nil || n == 0 || buf[0] != '/' {
+		return fmt.Errorf("process.cwd: %s is outside of the container's root filesystem", dir)
+	}
+	return nil
+}
+
+var resources = map[string]int{
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,
+	"RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
+	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
+	"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
+	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+}
+
+// Rlimits are the names of the limits that a spec may set.
+func Rlimits() []string {
+	names := make([]string, 0, len(resources))
+	for name := range resources {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (p *process) rlimits(limits []specs.POSIXRlimit) error {
+	for _, l := range limits {
+		resource := resources[l.Type]
+		limit := unix.Rlimit{Cur: l.Soft, Max: l.Hard}
+		err := unix.Prlimit(0, resource, &limit, nil)
+		if !errors.Is(err, unix.EPERM) {
+			if err != nil {
+				return fmt.Errorf("process.rlimits: %s soft %d hard %d: %w", l.Type, l.Soft, l.Hard, err)
+			}
+			continue
+		}
+		var now unix.Rlimit
+		if err := unix.Prlimit(0, resource, nil, &now); err != nil {
+			return fmt.Errorf("process.rlimits: %s: %w", l.Type, err)
+		}
+		if !p.Clamp {
+			return fault.New(fault.Forbidden, "process.rlimits: %s hard limit %d: expected at most %d, which this host allows: %w", l.Type, l.Hard, now.Max, err)
+		}
+		lower := unix.Rlimit{Cur: min(l.Soft, now.Max), Max: min(l.Hard, now.Max)}
+		if err := unix.Prlimit(0, resource, &lower, nil); err != nil {
+			return fmt.Errorf("process.rlimits: %s soft %d hard %d: %w", l.Type, lower.Cur, lower.Max, err)
+		}
+		p.parent.warn("%s %d:%d is more than this host allows and is lowered to %d:%d", l.Type, l.Soft, l.Hard, lower.Cur, lower.Max)
+	}
+	return nil
+}
+
+func (p *process) oomScore() error {
+	score := p.Spec.Process.OOMScoreAdj
+	if score == nil {
+		return nil
+	}
+	err := p.write("self/oom_score_adj", strconv.Itoa(*score))
+	if errors.Is(err, unix.EACCES) && p.Clamp {
+		p.parent.warn("the OOM score adjustment %d is lower than this host allows and is left as it was", *score)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("process.oomScoreAdj %d: %w", *score, err)
+	}
+	return nil
+}
+
+func (p *process) keyring() {
+	if _, err := unix.KeyctlJoinSessionKeyring("_ses." + p.State.ID); err != nil && !errors.Is(err, unix.ENOSYS) {
+		p.parent.warn("session keyring: %v", err)
+	}
+}
+
+// streams gives pipes and the like to the program's user, who may want to open them again by
+// /dev/stdout. What others have too, such as the null device, stays theirs.
+func (p *process) streams(user specs.User) error {
+	for fd := range 3 {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return fmt.Errorf("standard stream %d: %w", fd, err)
+		}
+		null := st.Mode&unix.S_IFMT == unix.S_IFCHR && uint64(st.Rdev) == unix.Mkdev(1, 3) //nolint:unconvert // see same
+		if null || st.Uid == user.UID {
+			continue
+		}
+		err := unix.Fchown(fd, int(user.UID), int(user.GID))
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) {
+			return fmt.Errorf("give standard stream %d to user %d: %w", fd, user.UID, err)
+		}
+	}
+	return nil
+}
+
+// label sets the security label that the program will run with.
+func (p *process) label(spec *specs.Process) error {
+	if spec.ApparmorProfile != "" && spec.ApparmorProfile != "unconfined" {
+		err := p.write("thread-self/attr/apparmor/exec", "exec "+spec.ApparmorProfile)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = p.write("thread-self/attr/exec", "exec "+spec.ApparmorProfile)
+		}
+		if err != nil {
+			return fmt.Errorf("process.apparmorProfile %q: %w", spec.ApparmorProfile, err)
+		}
+	}
+	if spec.SelinuxLabel != "" {
+		if err := p.write("thread-self/attr/exec", spec.SelinuxLabel); err != nil {
+			return fmt.Errorf("process.selinuxLabel %q: %w", spec.SelinuxLabel, err)
+		}
+	}
+	return nil
+}
+
+// filter loads the seccomp program into this thread.
+func (p *process) filter() error {
+	if p.Filter == nil || len(p.Filter.Program) == 0 {
+		return nil
+	}
+	const instruction = 8
+	program := unix.SockFprog{
+		Len:    uint16(len(p.Filter.Program) / instruction),
+		Filter: (*unix.SockFilter)(unsafe.Pointer(unsafe.SliceData(p.Filter.Program))),
+	}
+	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.Filter.Flags), uintptr(unsafe.Pointer(&program)))
+	if e != 0 {
+		return fmt.Errorf("linux.seccomp: load %d instructions: %w", program.Len, e)
+	}
+	return nil
+}
+
+// files makes the caller's files numbers 3 and on, and all others close-on-exec.
+func (p *process) files() error {
+	// The channel must stay until the program is executed; it moves above.
+	n, err := unix.FcntlInt(p.parent.socket.Fd(), unix.F_DUPFD_CLOEXEC, firstExtra+p.Extra)
+	if err != nil {
+		return fmt.Errorf("move the channel: %w", err)
+	}
+	p.parent = newChannel(os.NewFile(uintptr(n), "channel"))
+	for i := range p.Extra {
+		from, to := firstExtra+i, 3+i
+		if p.Exec {
+			from = listenerFile + i
+		}
+		if err := unix.Dup3(from, to, 0); err != nil {
+			return fmt.Errorf("pass file %d on: %w", to, err)
+		}
+	}
+	if err := unix.CloseRange(uint(3+p.Extra), ^uint(0)>>33, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close_range: %w", err)
+	}
+	return nil
+}
+
+// environment is the program's, with HOME from /etc/passwd when it has none.
+func (p *process) environment(spec *specs.Process) []string {
+	if slices.ContainsFunc(spec.Env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+		return spec.Env
+	}
+	return append(slices.Clone(spec.Env), "HOME="+home(spec.User.UID))
+}
+
+// home is the directory of a user (passwd(5)), or / for one who has none.
+func home(uid uint32) string {
+	f, err := os.Open("/etc/passwd")
+	if err != nil {
+		return "/"
+	}
+	defer f.Close()
+	wanted := strconv.FormatUint(uint64(uid), 10)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if fields := strings.Split(lines.Text(), ":"); len(fields) >= 6 && fields[2] == wanted && fields[5] != "" {
+			return fields[5]
+		}
+	}
+	return "/"
+}
+
+// find looks a program up as execvp(3) does. The words are those that Docker's clients know.
+func find(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		if err := executable(name); err != nil {
+			return "", explain(name, err)
+		}
+		return name, nil
+	}
+	var denied error
+	for dir := range strings.SplitSeq(lookup(env, "PATH"), ":") {
+		if dir == "" {
+			dir = "."
+		}
+		at := path.Join(dir, name)
+		switch err := executable(at); {
+		case err == nil:
+			if !path.IsAbs(at) {
+				at = "./" + at
+			}
+			return at, nil
+		case errors.Is(err, unix.EACCES) && denied == nil:
+			denied = err
+		}
+	}
+	if denied != nil {
+		return "", explain(name, denied)
+	}
+	return "", fault.As(fault.Invalid, &Failure{Message: fmt.Sprintf("exec: %q: executable file not found in $PATH", name), Errno: unix.ENOENT})
+}
+
+// lookup returns the last value of a variable.
+func lookup(env []string, name string) string {
+	for _, e := range slices.Backward(env) {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// executable says why a file cannot be executed by this process as it is now.
+func executable(name string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return unix.EISDIR
+	}
+	return unix.Faccessat2(unix.AT_FDCWD, name, unix.X_OK, unix.AT_EACCESS)
+}
+
+// explain gives an error of execve(2) the words that people know.
+func explain(name string, err error) error {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return err
+	}
+	message := fmt.Sprintf("exec: %q: %v", name, errno)
+	if errno == unix.ENOENT {
+		message = fmt.Sprintf("exec: %q: stat %s: no such file or directory", name, name)
+	}
+	return fault.As(fault.Invalid, &Failure{Message: message, Errno: errno})
+}

@@ -1,0 +1,318 @@
+package initproc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/runtime/hook"
+)
+
+// filesystem makes the container's tree of mounts and moves into it.
+func (p *process) filesystem() error {
+	if p.Made&unix.CLONE_NEWNS == 0 {
+		return p.joinedFilesystem()
+	}
+	propagation, err := propagationOf(p.Spec.Linux.RootfsPropagation)
+	if err != nil {
+		return err
+	}
+	if err := p.separate(propagation); err != nil {
+		return err
+	}
+	if p.root, err = p.rootfs(); err != nil {
+		return err
+	}
+	defer p.root.Close()
+	for _, m := range p.Spec.Mounts {
+		if err := p.mount(m); err != nil {
+			return err
+		}
+	}
+	if !p.ownDev() {
+		if err := p.devices(); err != nil {
+			return err
+		}
+	}
+	if err := p.console(); err != nil {
+		return err
+	}
+	if err := p.cwd(); err != nil {
+		return err
+	}
+	if h := p.Spec.Hooks; h != nil && len(h.CreateContainer) > 0 {
+		p.State.Pid = os.Getpid()
+		if err := hook.Run(p.context(), "createContainer", h.CreateContainer, p.State); err != nil {
+			return err
+		}
+	}
+	if err := p.conceal(); err != nil {
+		return err
+	}
+	if p.Spec.Root.Readonly {
+		if err := linux.SetMount(p.root.Dir(), &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}, false); err != nil {
+			return fmt.Errorf("make the root filesystem read-only: %w", err)
+		}
+	}
+	if err := p.pivot(); err != nil {
+		return err
+	}
+	if propagation.Type == unix.MS_SHARED || propagation.Type == unix.MS_UNBINDABLE {
+		return mount.Propagate("/", uintptr(propagation.Type))
+	}
+	return nil
+}
+
+// joinedFilesystem is for a mount namespace that somebody else has made: its root is the root.
+func (p *process) joinedFilesystem() error {
+	root, err := linux.OpenRoot("/")
+	if err != nil {
+		return err
+	}
+	p.root = root
+	return p.console()
+}
+
+// propagationOf is the rootfsPropagation of the spec; rslave is what a container has that says nothing.
+func propagationOf(name string) (mount.Propagation, error) {
+	if name == "" {
+		name = "rslave"
+	}
+	o, err := mount.Mount{Type: "bind", Options: []string{name}}.ParseOptions()
+	if err != nil || len(o.Propagation) != 1 {
+		return mount.Propagation{}, &fault.Field{Field: "linux.rootfsPropagation", Given: name, Expected: "private, slave, shared or unbindable"}
+	}
+	return o.Propagation[0], nil
+}
+
+// separate makes sure that no mount made from here on shows on the host.
+func (p *process) separate(propagation mount.Propagation) error {
+	switch propagation.Type {
+	case unix.MS_SHARED:
+		// Mounts inside are to be seen outside: everything stays as it is but the mount on which the
+		// root is about to be attached, or the root itself would be seen too.
+		at, err := mountPoint(p.Bundle)
+		if err != nil {
+			return err
+		}
+		return mount.Propagate(at, unix.MS_PRIVATE)
+	case unix.MS_SLAVE:
+		return mount.Propagate("/", unix.MS_SLAVE|unix.MS_REC)
+	default:
+		return mount.Propagate("/", unix.MS_PRIVATE|unix.MS_REC)
+	}
+}
+
+// mountPoint is the root of the mount that the directory is on.
+func mountPoint(dir string) (string, error) {
+	for {
+		var st unix.Statx_t
+		err := linux.Retry(func() error {
+			return unix.Statx(unix.AT_FDCWD, dir, unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st)
+		})
+		if err != nil {
+			return "", &fs.PathError{Op: "statx", Path: dir, Err: err}
+		}
+		if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 || dir == "/" {
+			return dir, nil
+		}
+		dir = path.Dir(dir)
+	}
+}
+
+// rootfs makes the root mount and returns it.
+func (p *process) rootfs() (*linux.Root, error) {
+	if len(p.RootMounts) > 0 {
+		return mount.All(p.Bundle, p.RootMounts)
+	}
+	// A mount of its own, as pivot_root(2) demands, with all that is mounted below.
+	root, err := mount.All(p.Rootfs, []mount.Mount{{Type: "bind", Source: p.Rootfs, Target: "/", Options: []string{"rbind"}}})
+	if err != nil {
+		return nil, fmt.Errorf("root.path: %w", err)
+	}
+	return root, nil
+}
+
+// mount performs one mount of the spec.
+func (p *process) mount(m specs.Mount) error {
+	// A relative destination is deprecated in the specification, and means one below the root.
+	target := path.Clean("/" + m.Destination)
+	what := mount.Mount{Type: m.Type, Source: m.Source, Target: target, Options: m.Options}
+	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
+		return fault.New(fault.NotImplemented, "mounts: %s: id-mapped mounts are not implemented", m.Destination)
+	}
+	if err := p.allowed(what); err != nil {
+		return err
+	}
+	switch {
+	case m.Type == "cgroup":
+		return p.cgroups(what)
+	case slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind"):
+		what.Type = "bind"
+		if !path.IsAbs(m.Source) {
+			what.Source = path.Join(p.Bundle, m.Source)
+		}
+	case m.Type == "proc" || m.Type == "sysfs":
+		// Over a symlink it would land in a place that the image has chosen (CVE-2019-19921).
+		if err := p.plain(target); err != nil {
+			return err
+		}
+	}
+	mnt, err := what.Attach(p.root)
+	if err != nil {
+		return err
+	}
+	if m.Type == "proc" && target == "/proc" && p.proc == nil && p.Made&unix.CLONE_NEWPID != 0 {
+		p.proc = mnt
+		return nil
+	}
+	return mnt.Close()
+}
+
+// plain makes a directory whose path has no symlink.
+func (p *process) plain(target string) error {
+	f, err := p.root.OpenNoFollow(target, unix.O_PATH, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // Attach makes it
+	}
+	if err != nil {
+		return fmt.Errorf("mount on %s: expected a directory that is no symlink: %w", target, err)
+	}
+	defer f.Close()
+	if dir, err := linux.IsDir(f); err != nil || !dir {
+		return fmt.Errorf("mount on %s: expected a directory: %w", target, errors.Join(err, unix.ENOTDIR))
+	}
+	return nil
+}
+
+// belowProc are the places below /proc that may be mounted on: what lxcfs and its like replace.
+// Anything else would let the container fake what this process writes to (CVE-2019-16884).
+var belowProc = []string{
+	"cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid",
+	"sys/crypto/fips_enabled",
+}
+
+// allowed refuses a mount over or below /proc. Where the target really leads is looked at with the
+// mounts made so far in place, so that a symlink of the image does not get around it.
+func (p *process) allowed(m mount.Mount) error {
+	if below, ok := strings.CutPrefix(m.Target, "/proc/"); ok && !slices.Contains(belowProc, below) {
+		return fault.New(fault.Invalid, "mounts: %s cannot be mounted on: it is inside /proc", m.Target)
+	}
+	if m.Target == "/proc" {
+		if m.Type != "proc" && !slices.Contains(m.Options, "rbind") && !slices.Contains(m.Options, "bind") {
+			return fault.New(fault.Invalid, "mounts: %q cannot be mounted on /proc, expected type proc", m.Type)
+		}
+		return nil
+	}
+	if strings.HasPrefix(m.Target, "/proc/") {
+		return nil
+	}
+	f, err := p.root.Open(m.Target, unix.O_PATH, 0)
+	if err != nil {
+		return nil // what is not there leads nowhere; Attach says what else is wrong
+	}
+	defer f.Close()
+	if proc, err := linux.IsFilesystem(f, unix.PROC_SUPER_MAGIC); err != nil || proc {
+		return errors.Join(err, fault.New(fault.Invalid, "mounts: %s leads into /proc, which cannot be mounted on", m.Target))
+	}
+	return nil
+}
+
+// cgroups shows the container its own cgroups: on a host with one hierarchy that directory itself,
+// else a directory of each hierarchy.
+func (p *process) cgroups(m mount.Mount) error {
+	options := slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return strings.Contains(o, "=") })
+	show := func(source, target string) error {
+		mnt, err := (mount.Mount{Type: "bind", Source: source, Target: target, Options: append([]string{"bind"}, options...)}).Attach(p.root)
+		if err != nil {
+			return err
+		}
+		return mnt.Close()
+	}
+	if p.Unified {
+		if p.Made&unix.CLONE_NEWCGROUP != 0 {
+			mnt, err := (mount.Mount{Type: "cgroup2", Source: "cgroup", Target: m.Target, Options: options}).Attach(p.root)
+			if err != nil {
+				return err
+			}
+			return mnt.Close()
+		}
+		return show(p.CgroupMounts[""], m.Target)
+	}
+	writable := slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == "ro" })
+	top, err := (mount.Mount{Type: "tmpfs", Source: "tmpfs", Target: m.Target, Options: append(writable, "mode=755")}).Attach(p.root)
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	for _, name := range sorted(p.CgroupMounts) {
+		source := p.CgroupMounts[name]
+		// Controllers that share a hierarchy, such as cpu,cpuacct, are one directory and links to it.
+		at := name
+		if strings.Contains(name, ",") {
+			for one := range strings.SplitSeq(name, ",") {
+				if err := unix.Symlinkat(name, int(top.Fd()), one); err != nil && !errors.Is(err, unix.EEXIST) {
+					return &fs.PathError{Op: "symlink", Path: path.Join(m.Target, one), Err: err}
+				}
+			}
+		}
+		if err := show(source, path.Join(m.Target, at)); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(options, "ro") {
+		return linux.SetMount(top, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
+	return nil
+}
+
+func sorted(m map[string]string) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// cwd makes the working directory of the program, as an image may name one that it does not have.
+func (p *process) cwd() error {
+	dir, err := p.root.MkdirAll(p.Spec.Process.Cwd, 0o755)
+	if err != nil {
+		return fmt.Errorf("process.cwd: %w", err)
+	}
+	return dir.Close()
+}
+
+// pivot makes the container's root the root of this process and drops the host's.
+func (p *process) pivot() error {
+	if err := unix.Fchdir(int(p.root.Dir().Fd())); err != nil {
+		return fmt.Errorf("enter the root filesystem: %w", err)
+	}
+	// With the same directory twice the old root ends up on top of the new one, and no directory for
+	// it is needed inside (pivot_root(2), NOTES).
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	// The unmount must not reach the host where the old root is shared.
+	if err := unix.Mount("", ".", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("separate the old root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount the old root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("enter /: %w", err)
+	}
+	return nil
+}
