@@ -1,13 +1,34 @@
+// Package build solves build graphs: it makes an image of what a build script, or any other frontend,
+// describes as a wire.BuildGraph. It knows no format but the graph and no container: commands run
+// through the Executor.
+//
+// Every step that has a result is an image on top of the one before it, and the cache is a table from
+// a step's key to that image. A key is the digest of the operation and of what it works on: the IDs
+// of images, the content of local files. So a step whose inputs came out the same is not run again,
+// whatever happened further up. Results are the same for the same inputs on every machine: files that
+// a step writes get the time of the base image, images its creation time.
+//
+// Where things are: graph.go checks what came from outside; solve.go runs the nodes, independent ones
+// side by side; flight.go lets equal steps of builds that run at once share one execution; key.go and
+// files.go digest inputs; run.go, copy.go and config.go are the operations; tree.go copies files
+// between roots; cache.go keeps, lists and prunes; progress.go is what a person sees.
+//
+// A crash leaves a snapshot without an owner, which the layer store removes at the next start, and
+// no row: a row is written after its image is.
 package build
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/image"
 	"github.com/sampan-project/sampan/core/layer"
 	"github.com/sampan-project/sampan/core/mount"
@@ -28,38 +49,107 @@ type Step struct {
 	Stdout, Stderr io.Writer
 }
 
-// Executor runs the command of a step to its end.
+// Executor runs the command of a step to its end, or kills it when ctx ends.
 type Executor interface {
 	RunStep(ctx context.Context, step Step) (exitCode int, err error)
 }
 
+// Images is what the solver needs of the image store.
+type Images interface {
+	Get(ctx context.Context, ref string) (*image.Image, error)
+	Pull(ctx context.Context, ref, platform string, auth *wire.AuthConfig, progress func(wire.Message)) error
+	Commit(ctx context.Context, r image.CommitRequest) (*image.Image, error)
+	Tag(ctx context.Context, source, target string) error
+	Remove(ctx context.Context, ref string, force, noPrune bool) ([]wire.ImageDelete, error)
+}
+
 // Options are what a Solver is made of.
 type Options struct {
-	Images   *image.Store
+	Images   Images
 	Layers   *layer.Store
 	Executor Executor
 	DB       *state.DB
-	Root     string
+	Root     string // a directory of the solver's own: cache mounts, files in passing
 	Logger   *slog.Logger
 }
 
-// Solver solves build graphs.
-type Solver struct{ o Options }
+// Solver solves build graphs. Its methods may be called in parallel.
+type Solver struct {
+	o       Options
+	log     *slog.Logger
+	records *state.Table[record]
+	flights flights
+	// running bounds the steps that run at once, over all builds.
+	running chan struct{}
 
-// New returns a solver.
-func New(o Options) *Solver { return &Solver{o} }
+	mu    sync.Mutex
+	inUse map[string]int // keys of steps that a running build stands on
+}
 
-// Solve makes the graph's target an image and returns its ID.
+// New returns a solver. It touches nothing before the first build.
+func New(o Options) *Solver {
+	s := &Solver{
+		o: o, log: o.Logger, records: state.NewTable[record](o.DB, "build-cache"),
+		flights: flights{running: map[string]*flight{}},
+		running: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
+		inUse:   map[string]int{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
+
+// Solve makes the graph's target an image, gives it its tags and returns its ID. Locals are the
+// directories of local nodes by name; they are read until Solve returns.
 func (s *Solver) Solve(ctx context.Context, g wire.BuildGraph, locals map[string]string, progress func(wire.Message)) (digest.Digest, error) {
-	return "", fault.New(fault.NotImplemented, "build: being written")
+	needed, err := check(g, locals)
+	if err != nil {
+		return "", err
+	}
+	scratch, err := s.tempDir()
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(scratch)
+	v := newSolve(s, g, locals, needed, scratch, progress)
+	defer v.close()
+	id, err := v.solve(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, tag := range g.Tags {
+		if err := s.o.Images.Tag(ctx, id.String(), tag); err != nil {
+			return "", fmt.Errorf("tag %s: %w", tag, err)
+		}
+	}
+	v.out.finished(id, g.Tags)
+	return id, nil
 }
 
-// Prune removes cached steps.
-func (s *Solver) Prune(ctx context.Context, all bool, filters map[string][]string) (wire.BuildPrune, error) {
-	return wire.BuildPrune{}, fault.New(fault.NotImplemented, "build: being written")
-}
+const (
+	tempName  = "tmp"
+	cacheName = "caches"
+)
 
-// Usage lists the cached steps.
-func (s *Solver) Usage(ctx context.Context) ([]wire.BuildCacheRecord, error) {
-	return nil, fault.New(fault.NotImplemented, "build: being written")
+// tempDir makes a directory for one build. What an earlier process left there is of no use to anybody
+// and is removed with the first build of this one.
+func (s *Solver) tempDir() (string, error) {
+	base := filepath.Join(s.o.Root, tempName)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.flights.cleaned {
+		if err := os.RemoveAll(base); err != nil {
+			return "", fmt.Errorf("build: %w", err)
+		}
+		s.flights.cleaned = true
+	}
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return "", fmt.Errorf("build: %w", err)
+	}
+	dir, err := os.MkdirTemp(base, "build-")
+	if err != nil {
+		return "", fmt.Errorf("build: %w", err)
+	}
+	return dir, os.Mkdir(filepath.Join(dir, mountPoint), 0o700)
 }

@@ -34,6 +34,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -81,7 +82,7 @@ func New(name string, r *specs.LinuxResources, o Options) (*Manager, error) {
 	}
 	if err != nil {
 		for _, h := range made {
-			removeTree(h.mount + m.path) //nolint:errcheck // the first error tells more
+			removeTree(h.mount+m.path, time.Now()) //nolint:errcheck // the first error tells more
 		}
 		return nil, err
 	}

@@ -110,7 +110,7 @@ func (m *Manager) replace(h *hierarchy) error {
 	if len(pids) > 0 {
 		return fault.New(fault.Conflict, "%s exists and has %d processes in it (one is %d), expected none", dir, len(pids), pids[0])
 	}
-	if err := removeTree(dir); err != nil {
+	if err := removeTree(dir, time.Now().Add(removeWait)); err != nil {
 		return err
 	}
 	return h.mkdir(m.path)
@@ -220,8 +220,9 @@ func (m *Manager) moveAll(h *hierarchy) error {
 // processes that are about to end, and kills none. What is not there is removed.
 func (m *Manager) Delete() error {
 	var errs []error
+	end := time.Now().Add(removeWait)
 	for _, h := range m.host.all {
-		if err := removeTree(h.mount + m.path); err != nil {
+		if err := removeTree(h.mount+m.path, end); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -231,13 +232,12 @@ func (m *Manager) Delete() error {
 	return nil
 }
 
-// removeWait is how long removeTree waits altogether for one directory: killed processes are still
-// on their way out.
+// removeWait is how long Delete waits altogether: killed processes are still on their way out.
 const removeWait = 2 * time.Second
 
-func removeTree(dir string) error {
-	wait := time.Millisecond / 4
-	for waited := time.Duration(0); ; {
+// removeTree removes a directory and those below, and tries until the end while it is busy.
+func removeTree(dir string, end time.Time) error {
+	for wait := time.Millisecond / 4; ; wait = min(2*wait, 50*time.Millisecond) {
 		err := linux.Retry(func() error { return unix.Rmdir(dir) })
 		if err == nil || gone(err) {
 			return nil
@@ -250,7 +250,7 @@ func removeTree(dir string) error {
 			return childErr
 		}
 		for _, c := range children {
-			if err := removeTree(dir + "/" + c); err != nil {
+			if err := removeTree(dir+"/"+c, end); err != nil {
 				return err
 			}
 		}
@@ -259,12 +259,10 @@ func removeTree(dir string) error {
 				return nil
 			}
 		}
-		if waited >= removeWait {
+		if time.Now().After(end) {
 			return busy(dir)
 		}
 		time.Sleep(wait)
-		waited += wait
-		wait = min(2*wait, 50*time.Millisecond)
 	}
 }
 

@@ -75,7 +75,7 @@ func (m *Manager) join(ctx context.Context, c *Container, config monitor.AttachC
 	c.mu.Lock()
 	if c.removed {
 		c.mu.Unlock()
-		return nil, noSuch(c.rec.ID)
+		return nil, noSuch(c.id)
 	}
 	if !c.bound {
 		s := &lateStream{config: config, ready: make(chan struct{}), gone: make(chan struct{})}
@@ -84,7 +84,7 @@ func (m *Manager) join(ctx context.Context, c *Container, config monitor.AttachC
 		return s, nil
 	}
 	c.mu.Unlock()
-	f, err := m.o.Monitor.Attach(ctx, c.rec.ID, "", config)
+	f, err := m.o.Monitor.Attach(ctx, c.id, "", config)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (m *Manager) bindStreams(ctx context.Context, c *Container) {
 		if s.closed() {
 			continue
 		}
-		s.bind(m.o.Monitor.Attach(ctx, c.rec.ID, "", s.config))
+		s.bind(m.o.Monitor.Attach(ctx, c.id, "", s.config))
 	}
 }
 

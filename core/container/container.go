@@ -134,6 +134,7 @@ func (m *Manager) directory(id string) string { return filepath.Join(m.container
 
 // Container is one container. The exported methods of Manager find it by reference.
 type Container struct {
+	id string
 	op opLock // held for the whole of a change, see the package comment
 
 	mu      sync.Mutex
@@ -156,7 +157,7 @@ type Container struct {
 }
 
 func newContainer(r record, s runState) *Container {
-	return &Container{op: newOpLock(), rec: r, state: s}
+	return &Container{id: r.ID, op: newOpLock(), rec: r, state: s}
 }
 
 // snapshot returns the record and the state of one moment.

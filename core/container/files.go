@@ -25,7 +25,7 @@ func (m *Manager) filePath(rec *record, name string) string {
 	id := rec.ID
 	if ref, ok := spec.Joined(rec.Host.NetworkMode); ok {
 		if other, err := m.find(ref); err == nil {
-			id = other.rec.ID
+			id = other.id
 		}
 	}
 	return filepath.Join(m.directory(id), name)

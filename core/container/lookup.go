@@ -119,7 +119,7 @@ func (m *Manager) reserve(c *Container) error {
 }
 
 func nameConflict(n string, other *Container) error {
-	return fault.New(fault.Conflict, "Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+n, other.rec.ID)
+	return fault.New(fault.Conflict, "Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+n, other.id)
 }
 
 // release takes the container out of the maps.
@@ -129,7 +129,7 @@ func (m *Manager) release(c *Container) {
 	if m.names[c.rec.Name] == c {
 		delete(m.names, c.rec.Name)
 	}
-	delete(m.byID, c.rec.ID)
+	delete(m.byID, c.id)
 	for id, e := range m.execs {
 		if e.container == c {
 			delete(m.execs, id)

@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -87,8 +86,8 @@ func (l *launch) run(ctx context.Context) error {
 	joined := make(chan error, 1)
 	go func() { joined <- l.join(ctx) }()
 	err := l.prepare(ctx)
-	if joinErr := <-joined; err == nil || joinErr != nil && errors.Is(err, context.Canceled) {
-		err = errors.Join(err, joinErr)
+	if joinErr := <-joined; err == nil {
+		err = joinErr
 	}
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func (m *Manager) stop(ctx context.Context, c *Container, sig syscall.Signal, gr
 		m.markStopped(c)
 	}
 	if err := m.signal(ctx, c, sig, true); err != nil {
-		m.log.Warn("signal a container", "container", c.rec.ID, "signal", sig, "error", err)
+		m.log.Warn("signal a container", "container", c.id, "signal", sig, "error", err)
 	}
 	var over <-chan time.Time
 	if grace >= 0 {

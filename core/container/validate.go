@@ -171,7 +171,7 @@ func (m *Manager) validateJoined(rec *record, ref string) error {
 		}
 	}
 	// By id, as the other may be renamed.
-	h.NetworkMode = "container:" + other.rec.ID
+	h.NetworkMode = "container:" + other.id
 	return nil
 }
 
@@ -227,7 +227,7 @@ func (m *Manager) validateOther(rec *record) error {
 		if err != nil {
 			return fault.As(fault.Invalid, err)
 		}
-		h.PidMode = "container:" + other.rec.ID
+		h.PidMode = "container:" + other.id
 	}
 	if h.Init != nil && *h.Init && m.o.InitPath == "" {
 		return fault.New(fault.NotImplemented, "--init: no init program is installed on this host; name one with sampand --init-path")

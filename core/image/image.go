@@ -1,16 +1,31 @@
+// Package image keeps images: what they are called, the configuration that containers start from,
+// and the layers and blobs that they are made of.
+//
+// An image is named by the digest of its configuration, as in Docker. Its life: Pull, Load, Import or
+// Commit bring its blobs into core/content and its layers into core/layer under a lease, sync the
+// filesystem once, and write one row to the database; with that row the image exists. Tag and Remove
+// change rows. What no row and no lease speaks for is removed with the last of them (sweep.go), or,
+// after a crash, by Reconcile.
+//
+//	pull.go load.go import.go commit.go   ways in; each makes a draft, see assemble.go
+//	save.go push.go                       ways out
+//	reference.go lookup.go                names, digests, short IDs
+//	record.go sweep.go                    rows and leases
+//	list.go inspect.go remove.go prune.go Docker's questions and rules
 package image
 
 import (
 	"context"
-	"io"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sampan-project/sampan/core/content"
-	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/layer"
 	"github.com/sampan-project/sampan/core/registry"
 	"github.com/sampan-project/sampan/core/state"
@@ -28,6 +43,8 @@ type Options struct {
 	InUse func(imageID string) []User
 	// Events is told of every change; nil: nobody.
 	Events func(action, id string, attrs map[string]string)
+	// KeepChains returns chains that others than images need, such as a build cache; nil: none.
+	KeepChains func() []digest.Digest
 }
 
 // User is a container that uses an image.
@@ -36,79 +53,126 @@ type User struct {
 	Running     bool
 }
 
-// Store keeps images.
-type Store struct{ o Options }
+// Store keeps images. Its methods may be called in parallel.
+type Store struct {
+	o    Options
+	rows *state.Table[record]
 
-// Open opens the store.
-func Open(o Options) (*Store, error) { return &Store{o}, nil }
+	// change is held by whoever changes rows, from reading them to having written them.
+	change sync.Mutex
+
+	mu     sync.RWMutex // guards the maps; what they hold is never changed, but replaced
+	images map[digest.Digest]*entry
+	tags   map[string]digest.Digest // "docker.io/library/alpine:latest" to an image
+	blobs  map[digest.Digest]int    // leases, see sweep.go
+	chains map[digest.Digest]int
+}
+
+// entry is an image in memory: its row, and what its configuration says.
+type entry struct {
+	record
+	Image
+	dockerVersion string
+}
+
+// Open opens the store. An image whose blobs or layers are not there is left out, with a warning.
+func Open(o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.InUse == nil {
+		o.InUse = func(string) []User { return nil }
+	}
+	if o.Events == nil {
+		o.Events = func(string, string, map[string]string) {}
+	}
+	if o.KeepChains == nil {
+		o.KeepChains = func() []digest.Digest { return nil }
+	}
+	s := &Store{
+		o: o, rows: state.NewTable[record](o.DB, "images"),
+		images: map[digest.Digest]*entry{}, tags: map[string]digest.Digest{},
+		blobs: map[digest.Digest]int{}, chains: map[digest.Digest]int{},
+	}
+	rows, err := s.rows.List()
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	for _, r := range rows {
+		e, err := s.entry(r)
+		if err != nil {
+			o.Logger.Warn("image is damaged and is left out", "image", r.ID, "error", err)
+			continue
+		}
+		s.put(e)
+	}
+	return s, nil
+}
 
 // Image is an image as a container is made from it.
 type Image struct {
 	ID              digest.Digest
 	Config          ocispec.Image
 	ContainerConfig wire.ContainerConfig
-	ChainID         digest.Digest
-	Names           []string
-	Digests         []string
-	Size            int64
-	Parent          digest.Digest
+	ChainID         digest.Digest // of all layers, "" for none
+	Names           []string      // "alpine:3.20", sorted
+	Digests         []string      // "alpine@sha256:..."
+	Size            int64         // bytes of the unpacked layers
+	Parent          digest.Digest // the image that it was committed on, when it is known
 	Comment         string
 }
 
-// ListOptions choose images for List.
-type ListOptions struct {
-	All        bool
-	Filters    map[string][]string
-	SharedSize bool
+// clone returns a copy whose lists are the caller's own; configurations are shared and not to be changed.
+func (i *Image) clone() *Image {
+	c := *i
+	c.Names, c.Digests = slices.Clone(i.Names), slices.Clone(i.Digests)
+	return &c
 }
 
-// CommitRequest describes an image made from a snapshot.
-type CommitRequest struct {
-	Base        *Image
-	SnapshotKey string
-	Config      wire.ContainerConfig
-	Author      string
-	Comment     string
-	CreatedBy   string
-	Names       []string
-	Created     time.Time
+// created is the time that the image itself tells, zero when it tells none.
+func (i *Image) created() time.Time {
+	if i.Config.Created == nil {
+		return time.Time{}
+	}
+	return *i.Config.Created
 }
 
-var errTodo = fault.New(fault.NotImplemented, "image store: being written")
+// LayersSize returns the bytes of all layers together, those that images share once.
+func (s *Store) LayersSize(context.Context) (int64, error) {
+	var sum int64
+	for _, l := range s.o.Layers.Layers() {
+		sum += l.Size
+	}
+	return sum, nil
+}
 
-func (s *Store) Get(ctx context.Context, ref string) (*Image, error) { return nil, errTodo }
-func (s *Store) List(ctx context.Context, o ListOptions) ([]wire.ImageSummary, error) {
-	return nil, errTodo
+// Reconcile removes what a crash left in the stores below: snapshots whose key is not in
+// keepSnapshots, layers and blobs of no image. It is for the start of the daemon, before anything else
+// is asked of the store.
+func (s *Store) Reconcile(ctx context.Context, keepSnapshots []string) error {
+	blobs, chains := s.referenced()
+	keep := s.o.KeepChains()
+	for chain := range chains {
+		keep = append(keep, chain)
+	}
+	if err := s.o.Layers.Reconcile(ctx, keepSnapshots, keep); err != nil {
+		return err
+	}
+	if err := s.o.Content.Reconcile(ctx, func(d digest.Digest) bool { return blobs[d] }); err != nil {
+		return err
+	}
+	// Rows of damaged images speak of what is gone now.
+	rows, err := s.rows.List()
+	if err != nil {
+		return fmt.Errorf("reconcile image store: %w", err)
+	}
+	for _, r := range rows {
+		if s.byID(r.ID) == nil {
+			if err := s.rows.Delete(r.ID.String()); err != nil {
+				return fmt.Errorf("reconcile image store: %w", err)
+			}
+		}
+	}
+	s.writeIndex()
+	return nil
 }
-func (s *Store) Inspect(ctx context.Context, ref string) (wire.ImageInspect, error) {
-	return wire.ImageInspect{}, errTodo
-}
-func (s *Store) History(ctx context.Context, ref string) ([]wire.ImageHistory, error) {
-	return nil, errTodo
-}
-func (s *Store) Remove(ctx context.Context, ref string, force, noPrune bool) ([]wire.ImageDelete, error) {
-	return nil, errTodo
-}
-func (s *Store) Tag(ctx context.Context, source, target string) error { return errTodo }
-func (s *Store) Pull(ctx context.Context, ref, platform string, auth *wire.AuthConfig, progress func(wire.Message)) error {
-	return errTodo
-}
-func (s *Store) Push(ctx context.Context, ref string, auth *wire.AuthConfig, progress func(wire.Message)) error {
-	return errTodo
-}
-func (s *Store) Load(ctx context.Context, r io.Reader, progress func(wire.Message)) error {
-	return errTodo
-}
-func (s *Store) Import(ctx context.Context, r io.Reader, ref, message string, changes []string, progress func(wire.Message)) (digest.Digest, error) {
-	return "", errTodo
-}
-func (s *Store) Save(ctx context.Context, refs []string, w io.Writer) error  { return errTodo }
-func (s *Store) Commit(ctx context.Context, r CommitRequest) (*Image, error) { return nil, errTodo }
-func (s *Store) Prune(ctx context.Context, filters map[string][]string) (wire.ImagesPrune, error) {
-	return wire.ImagesPrune{}, errTodo
-}
-func (s *Store) LayersSize(ctx context.Context) (int64, error)               { return 0, errTodo }
-func (s *Store) Reconcile(ctx context.Context, keepSnapshots []string) error { return errTodo }
-
-// ParseChange applies one Dockerfile-like instruction.
-func ParseChange(c *wire.ContainerConfig, instruction string) error { return errTodo }

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
 )
 
 // The networks that always exist. The drivers of the last two are names only.
@@ -112,6 +114,17 @@ func (m *Manager) lives(networkID string) bool {
 		}
 	}
 	return false
+}
+
+// defaultOptions are the default network's options by the names of its driver's schema. The name of
+// the bridge is a wish of the daemon: a driver that makes no bridge has no such option.
+func defaultOptions(schema wire.Schema, options map[string]string) (map[string]string, error) {
+	has := slices.ContainsFunc(schema.Attributes, func(a wire.Attribute) bool { return a.Name == optionTail(bridgeOption) })
+	if !has {
+		options = maps.Clone(options)
+		delete(options, bridgeOption)
+	}
+	return driverOptions(schema, options, "option of the default network")
 }
 
 // parseBIP reads "172.26.0.1/24": a subnet with the bridge's address in it.

@@ -184,9 +184,13 @@ func (m *Manager) load() error {
 		return fmt.Errorf("networks: %w", err)
 	}
 	for _, r := range records {
-		sb := &sandbox{record: r}
+		sb := &sandbox{record: r, attached: true}
 		m.mark(sb)
-		m.joined[r.ContainerID] = sb
+		if r.Dead {
+			m.dead = append(m.dead, sb)
+		} else {
+			m.joined[r.ContainerID] = sb
+		}
 	}
 	used, err := m.drivers.All()
 	if err != nil {
@@ -208,7 +212,7 @@ func (m *Manager) mark(sb *sandbox) {
 		}
 	}
 	for _, p := range sb.Ports {
-		m.ports.Adopt(port.Binding{Protocol: p.Protocol, Address: p.HostAddress, Port: p.HostPort}, sb.SandboxID)
+		m.ports.Adopt(port.Binding{Protocol: p.Protocol, Address: p.HostAddress, Port: p.HostPort}, sb.ID)
 	}
 }
 

@@ -1,37 +1,73 @@
-// Package runtime runs OCI bundles.
+// Package runtime makes, starts, enters and removes containers from OCI bundles (runtime-spec,
+// runtime.md and config.md).
+//
+// The life of a container:
+//
+//	Create   validates the spec, writes the record, makes the cgroup, starts a sealed copy of this
+//	         program into the namespaces (core/linux, Spawn) and lets it make the filesystem
+//	         (core/runtime/initproc). It then waits on a listening socket in the container's directory.
+//	Start    calls that socket, from this process or any other, and hears what execve(2) came to.
+//	Exec     starts a further process into namespaces and cgroup.
+//	Delete   ends what is left, removes cgroup, record and directory.
+//
+//	<root>/<id>/state.json     the record, written before the process is told anything
+//	<root>/<id>/seccomp.bpf    the compiled seccomp program, for Exec
+//	<root>/<id>/start.sock     is there until the container is started
+//
+// The record exists before what it tells of, so that a crash at any point leaves something that
+// Delete with force removes; a first process whose creator dies in mid-way ends by itself.
+//
+// The caller of Create and Exec is the parent of the process and waits for it.
 package runtime
 
 import (
-	"context"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
-	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/runtime/initproc"
 )
-
-var errTODO = fault.New(fault.NotImplemented, "not written yet")
 
 // Options say where a Runtime keeps its containers and what runs inside them.
 type Options struct {
 	Root          string       // directory of the containers' state, such as /run/sampan/runtime
 	Init          *os.File     // sealed copy of the program that has the init verb (SealSelf); needed by Create and Exec
 	Logger        *slog.Logger // nil: discard
-	SystemdCgroup bool         // not implemented
+	SystemdCgroup bool         // refused: cgroups are made without systemd
 }
 
 // Runtime is the containers below one root directory. It may be used by several goroutines, and
 // several processes may use one root.
 type Runtime struct {
 	options Options
+	log     *slog.Logger
 }
 
 // New returns the Runtime of a root directory, which is made when it is needed.
-func New(o Options) (*Runtime, error) { return &Runtime{o}, nil }
+func New(o Options) (*Runtime, error) {
+	if o.SystemdCgroup {
+		return nil, fault.New(fault.NotImplemented, "the systemd cgroup driver is not implemented")
+	}
+	root, err := filepath.Abs(o.Root)
+	if o.Root == "" || err != nil {
+		return nil, &fault.Field{Field: "root", Given: o.Root, Expected: "a directory for the state of containers"}
+	}
+	o.Root = root
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Runtime{o, o.Logger}, nil
+}
 
 // CreateOptions describe a container.
 type CreateOptions struct {
@@ -45,54 +81,64 @@ type CreateOptions struct {
 	ClampDefaults bool
 }
 
-// Create makes a container up to the point where Start lets its program run.
-func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (*Container, error) {
-	return nil, errTODO
-}
-
-// Load returns an existing container; fault.NotFound when there is none.
-func (r *Runtime) Load(id string) (*Container, error) { return nil, errTODO }
-
-// List returns the containers of the root, sorted by id.
-func (r *Runtime) List() ([]*Container, error) { return nil, errTODO }
-
-// Container is a handle on a container.
-type Container struct{}
-
-func (c *Container) ID() string                                                { return "" }
-func (c *Container) Pid() int                                                  { return 0 }
-func (c *Container) PidFD() *os.File                                           { return nil }
-func (c *Container) Console() *os.File                                         { return nil }
-func (c *Container) Start(ctx context.Context) error                           { return errTODO }
-func (c *Container) Kill(sig unix.Signal, all bool) error                      { return errTODO }
-func (c *Container) State() (specs.State, error)                               { return specs.State{}, errTODO }
-func (c *Container) Delete(ctx context.Context, force bool) error              { return errTODO }
-func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) { return nil, errTODO }
-func (c *Container) Pause(ctx context.Context) error                           { return errTODO }
-func (c *Container) Resume(ctx context.Context) error                          { return errTODO }
-func (c *Container) Update(res *specs.LinuxResources) error                    { return errTODO }
-func (c *Container) Stats() (cgroup.Stats, error)                              { return cgroup.Stats{}, errTODO }
-
-// Pids are the processes of the container, in the host's numbers.
-func (c *Container) Pids() ([]int, error) { return nil, errTODO }
-
-// OOMKills says how often the kernel killed a process of the container for want of memory.
-func (c *Container) OOMKills() (uint64, error) { return 0, errTODO }
-
-// Close closes the files that the handle holds: the pidfd and, unless Console was called, the terminal.
-func (c *Container) Close() error { return nil }
-
 // ExecOptions describe a further process in a running container.
 type ExecOptions struct {
 	Process               *specs.Process
-	Stdin, Stdout, Stderr *os.File
+	Stdin, Stdout, Stderr *os.File // nil: /dev/null; ignored with Process.Terminal
 	ExtraFiles            []*os.File
 	ClampDefaults         bool
 }
 
-// Process is a process made by Exec.
-type Process struct{}
+// checkID is by hand: a compiled expression would cost every start of the init.
+func checkID(id string) error {
+	const first, more = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_", "+-."
+	if id == "" || len(id) > 1024 || !strings.ContainsRune(first, rune(id[0])) || strings.Trim(id, first+more) != "" {
+		return &fault.Field{Field: "container id", Given: id, Expected: "letters, digits and _ . + -"}
+	}
+	return nil
+}
 
-func (p *Process) Pid() int          { return 0 }
-func (p *Process) PidFD() *os.File   { return nil }
-func (p *Process) Console() *os.File { return nil }
+func notFound(id string) error {
+	return fault.New(fault.NotFound, "container %q does not exist", id)
+}
+
+// Load returns an existing container; fault.NotFound when there is none.
+func (r *Runtime) Load(id string) (*Container, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	c := &Container{runtime: r, dir: filepath.Join(r.options.Root, id)}
+	if err := c.load(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// List returns the containers of the root, sorted by id.
+func (r *Runtime) List() ([]*Container, error) {
+	entries, err := os.ReadDir(r.options.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var list []*Container
+	for _, e := range entries {
+		c, err := r.Load(e.Name())
+		switch {
+		case err == nil:
+			list = append(list, c)
+		case fault.Is(err, fault.NotFound) || fault.Is(err, fault.Invalid):
+			// Deleted meanwhile, or no container of ours.
+		default:
+			return nil, err
+		}
+	}
+	slices.SortFunc(list, func(a, b *Container) int { return cmp.Compare(a.ID(), b.ID()) })
+	return list, nil
+}
+
+// Init is the init verb: the process inside a container. It does not return, and must be the first
+// thing that the program does.
+func Init() { initproc.Main() }

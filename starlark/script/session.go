@@ -280,3 +280,13 @@ func (s *Session) Universe(extra starlark.StringDict) starlark.StringDict {
 	}
 	return u
 }
+
+// At is the file at an absolute path of the workspace, as Path and Local return it.
+func (s *Session) At(abs string) (File, error) {
+	f := File{path: abs, Name: s.show(abs)}
+	in, err := s.open(abs)
+	if err != nil {
+		return File{}, err
+	}
+	return f, in.Close()
+}

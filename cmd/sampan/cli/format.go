@@ -61,6 +61,15 @@ func (l Listing[T]) Write(out io.Writer, format string, rows []T) error {
 // tabs aligns columns as Docker does: at least 10 wide, 3 apart.
 func tabs(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 10, 1, 3, ' ', 0) }
 
+// Table prints rows of text in columns.
+func Table(out io.Writer, rows [][]string) error {
+	w := tabs(out)
+	for _, row := range rows {
+		io.WriteString(w, strings.Join(row, "\t")+"\n")
+	}
+	return w.Flush()
+}
+
 func writeColumns[T any](out io.Writer, columns []Column[T], rows []T) error {
 	w := tabs(out)
 	for i, c := range columns {

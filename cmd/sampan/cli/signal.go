@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -40,14 +41,25 @@ func (c *CLI) Interruptible(parent context.Context) (context.Context, context.Ca
 	}
 }
 
+// own are the signals that are about this process: its faults, its children, its terminal, Go's
+// scheduler, and those that nobody can catch.
+var own = []syscall.Signal{
+	unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG, unix.SIGWINCH, unix.SIGTSTP, unix.SIGTTIN,
+	unix.SIGTTOU, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS, unix.SIGPROF,
+}
+
 // TakeSignals returns all signals that can be passed on to a container, which end the program no
 // more until release is called.
 func (c *CLI) TakeSignals() (_ <-chan os.Signal, release func()) {
 	ch := make(chan os.Signal, 128)
 	c.signals.taken.Store(true)
-	signal.Notify(ch)
-	// Not those that are about this process: its children, its terminal and Go's scheduler.
-	signal.Reset(unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG, unix.SIGWINCH, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+	var passed []os.Signal
+	for s := unix.SIGHUP; s < 65; s++ { // to SIGRTMAX
+		if !slices.Contains(own, s) && unix.SignalName(s) != "" {
+			passed = append(passed, s)
+		}
+	}
+	signal.Notify(ch, passed...)
 	return ch, func() {
 		signal.Stop(ch)
 		c.signals.taken.Store(false)

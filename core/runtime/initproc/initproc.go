@@ -135,13 +135,10 @@ func (p *process) create() error {
 			return err
 		}
 	}
-	if err := p.filesystem(); err != nil {
-		return err
-	}
 	if err := p.names(); err != nil {
 		return err
 	}
-	if err := p.sysctls(); err != nil {
+	if err := p.filesystem(); err != nil {
 		return err
 	}
 	if err := p.seal(); err != nil {

@@ -56,6 +56,10 @@ func (p *process) filesystem() error {
 			return err
 		}
 	}
+	// Before /proc/sys is made read-only.
+	if err := p.sysctls(); err != nil {
+		return err
+	}
 	if err := p.conceal(); err != nil {
 		return err
 	}
@@ -80,7 +84,10 @@ func (p *process) joinedFilesystem() error {
 		return err
 	}
 	p.root = root
-	return p.console()
+	if err := p.console(); err != nil {
+		return err
+	}
+	return p.sysctls()
 }
 
 // propagationOf is the rootfsPropagation of the spec; rslave is what a container has that says nothing.

@@ -1,0 +1,190 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// row is one container as ps shows it. The order of the fields is that of Docker's JSON.
+type row struct {
+	Command      string
+	CreatedAt    string
+	ID           string
+	Image        string
+	Labels       string
+	LocalVolumes string
+	Mounts       string
+	Names        string
+	Networks     string
+	Ports        string
+	RunningFor   string
+	Size         string
+	State        string
+	Status       string
+
+	labels map[string]string
+}
+
+// Label is {{.Label "name"}}.
+func (r row) Label(name string) string { return r.labels[name] }
+
+var rowHeaders = cli.Headers{
+	"Command": "COMMAND", "CreatedAt": "CREATED AT", "ID": "CONTAINER ID", "Image": "IMAGE", "Labels": "LABELS", "LocalVolumes": "LOCAL VOLUMES",
+	"Mounts": "MOUNTS", "Names": "NAMES", "Networks": "NETWORKS", "Ports": "PORTS", "RunningFor": "CREATED", "Size": "SIZE", "State": "STATE", "Status": "STATUS",
+}
+
+func listing(size bool) cli.Listing[row] {
+	columns := []cli.Column[row]{
+		{Head: "CONTAINER ID", Value: func(r row) string { return r.ID }},
+		{Head: "IMAGE", Value: func(r row) string { return r.Image }},
+		{Head: "COMMAND", Value: func(r row) string { return r.Command }},
+		{Head: "CREATED", Value: func(r row) string { return r.RunningFor }},
+		{Head: "STATUS", Value: func(r row) string { return r.Status }},
+		{Head: "PORTS", Value: func(r row) string { return r.Ports }},
+		{Head: "NAMES", Value: func(r row) string { return r.Names }},
+	}
+	if size {
+		columns = append(columns, cli.Column[row]{Head: "SIZE", Value: func(r row) string { return r.Size }})
+	}
+	return cli.Listing[row]{Columns: columns, Headers: rowHeaders}
+}
+
+func newRow(s wire.ContainerSummary, full bool) row {
+	r := row{
+		Command: fmt.Sprintf("%q", shorten(s.Command, 20, full)), CreatedAt: time.Unix(s.Created, 0).String(), ID: s.ID, Image: shownImage(s, full),
+		Names: shownNames(s.Names, full), Ports: portText(s.Ports), RunningFor: cli.Ago(time.Unix(s.Created, 0)), State: s.State, Status: s.Status,
+		labels: s.Labels,
+	}
+	if !full {
+		r.ID = cli.Short(s.ID)
+	}
+	var pairs, mounts, networks []string
+	for name, value := range s.Labels {
+		pairs = append(pairs, name+"="+value)
+	}
+	slices.Sort(pairs)
+	volumes := 0
+	for _, m := range s.Mounts {
+		if m.Driver == "local" {
+			volumes++
+		}
+		name := m.Name
+		if name == "" {
+			name = m.Source
+		}
+		mounts = append(mounts, shorten(name, 15, full))
+	}
+	if s.NetworkSettings != nil {
+		for name := range s.NetworkSettings.Networks {
+			networks = append(networks, name)
+		}
+	}
+	slices.Sort(networks)
+	r.Labels, r.Mounts, r.Networks, r.LocalVolumes = strings.Join(pairs, ","), strings.Join(mounts, ","), strings.Join(networks, ","), fmt.Sprint(volumes)
+	r.Size = cli.Size(s.SizeRw)
+	if s.SizeRootFs > 0 {
+		r.Size += fmt.Sprintf(" (virtual %s)", cli.Size(s.SizeRootFs))
+	}
+	return r
+}
+
+func shorten(s string, n int, full bool) string {
+	if full {
+		return s
+	}
+	return cli.Ellipsis(s, n)
+}
+
+// shownImage is the name that the container was made with; an ID in its short form.
+func shownImage(s wire.ContainerSummary, full bool) string {
+	switch {
+	case s.Image == "":
+		return "<no image>"
+	case !full && (s.Image == s.ImageID || strings.HasPrefix(s.ImageID, s.Image) || strings.HasPrefix(s.Image, "sha256:")):
+		return cli.Short(s.Image)
+	case !full:
+		name, _, _ := strings.Cut(s.Image, "@")
+		return name
+	}
+	return s.Image
+}
+
+// shownNames leaves out the slash in front and, in the short form, names that are links of others.
+func shownNames(names []string, full bool) string {
+	var shown []string
+	for _, name := range names {
+		name = strings.TrimPrefix(name, "/")
+		if full || !strings.Contains(name, "/") {
+			shown = append(shown, name)
+		}
+	}
+	return strings.Join(shown, ",")
+}
+
+var containerFilters = []string{
+	"ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since", "status", "volume",
+}
+
+func newList(c *cli.CLI) *cobra.Command {
+	var o client.ListOptions
+	var quiet, full, latest bool
+	var format string
+	filters := cli.Filters{Keys: containerFilters}
+	cmd := &cobra.Command{
+		Use: "ps [OPTIONS]", Short: "List containers", Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Filters = filters.Values; latest && o.Limit == 0 {
+				o.Limit = 1
+			}
+			return list(cmd.Context(), c, o, quiet, full, format)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&o.All, "all", "a", false, "Show all containers (default shows just running)")
+	f.VarP(&filters, "filter", "f", "Filter output based on conditions provided")
+	f.StringVar(&format, "format", "", cli.FormatHelp)
+	f.IntVarP(&o.Limit, "last", "n", -1, "Show n last created containers (includes all states)")
+	f.BoolVarP(&latest, "latest", "l", false, "Show the latest created container (includes all states)")
+	f.BoolVar(&full, "no-trunc", false, "Don't truncate output")
+	f.BoolVarP(&quiet, "quiet", "q", false, "Only display container IDs")
+	f.BoolVarP(&o.Size, "size", "s", false, "Display total file sizes")
+	cmd.PreRun = func(*cobra.Command, []string) { o.Limit = max(o.Limit, 0) }
+	return cli.Also(cmd, "sampan container ls, sampan container list, sampan container ps, sampan ps")
+}
+
+func list(ctx context.Context, c *cli.CLI, o client.ListOptions, quiet, full bool, format string) error {
+	if format == "" && !quiet {
+		if config, err := c.Config(); err == nil {
+			format = config.PsFormat
+		}
+	}
+	o.Size = o.Size || cli.Uses(format, ".Size")
+	engine, err := c.Client()
+	if err != nil {
+		return err
+	}
+	containers, err := engine.ContainerList(ctx, o)
+	if err != nil {
+		return err
+	}
+	rows := make([]row, len(containers))
+	for i, s := range containers {
+		rows[i] = newRow(s, full)
+	}
+	if quiet && (format == "" || format == "table") {
+		for _, r := range rows {
+			fmt.Fprintln(c.Out, r.ID)
+		}
+		return nil
+	}
+	return listing(o.Size).Write(c.Out, format, rows)
+}

@@ -1,0 +1,248 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/monitor"
+)
+
+// lostExit is the status of a container whose end nobody saw: the host went down with it.
+const lostExit = 255
+
+// retryWatch is the wait before the monitor is looked for again.
+const retryWatch = 200 * time.Millisecond
+
+// Reconcile makes what is known agree with what there is, after a start of the daemon: containers that
+// live are taken over, ends that nobody handled are, what belongs to no container is removed, and
+// containers whose policy says so are started. It is called once, before the first request.
+func (m *Manager) Reconcile(ctx context.Context) error {
+	events, err := m.o.Monitor.Watch(m.ctx)
+	if err != nil {
+		return fmt.Errorf("watch the monitor: %w", err)
+	}
+	left, err := m.takeOver(ctx)
+	if err != nil {
+		return err
+	}
+	live := map[string]int{}
+	for _, c := range m.all() {
+		if _, st := c.snapshot(); st.live() {
+			live[c.id] = st.Pid
+		}
+	}
+	if err := m.o.Network.Reconcile(ctx, live); err != nil {
+		m.log.Error("reconcile networks", "error", err)
+	}
+	// After the networks know who is there: handling an end leaves them.
+	for c, e := range left {
+		m.exit(c, e)
+	}
+	m.sweepRubbish(ctx)
+	m.later(func() { m.watch(events) })
+	m.autostart()
+	return nil
+}
+
+// IDs returns the containers that are there: the snapshots that must be kept.
+func (m *Manager) IDs() []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Sorted(maps.Keys(m.byID))
+}
+
+// takeOver compares the containers with the monitor's, and returns those that have ended. It is also
+// for the moment after the monitor itself was lost.
+func (m *Manager) takeOver(ctx context.Context) (map[*Container]monitor.Exit, error) {
+	list, err := m.o.Monitor.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the monitor's containers: %w", err)
+	}
+	known := map[string]monitor.Status{}
+	for _, s := range list {
+		known[s.ID] = s
+	}
+	ended := map[*Container]monitor.Exit{}
+	for _, c := range m.all() {
+		s, there := known[c.id]
+		delete(known, c.id)
+		if e := m.compare(ctx, c, s, there); e != nil {
+			ended[c] = *e
+		}
+	}
+	for id := range known { // steps of builds, and containers that were just being removed
+		if err := m.o.Monitor.Delete(ctx, id, true); err != nil && !fault.Is(err, fault.NotFound) {
+			m.log.Error("remove a process that belongs to no container", "id", id, "error", err)
+		}
+	}
+	return ended, nil
+}
+
+// compare makes one container's state what the monitor says of it. It returns the exit that is still
+// to be handled.
+func (m *Manager) compare(ctx context.Context, c *Container, s monitor.Status, there bool) *monitor.Exit {
+	rec, st := c.snapshot()
+	switch {
+	case there && (s.State == monitor.Running || s.State == monitor.Paused):
+		m.adopt(c, s)
+		return nil
+	case st.live():
+		c.mu.Lock()
+		if c.ended == nil {
+			c.ended = make(chan struct{})
+		}
+		c.mu.Unlock()
+		if s.Exit != nil {
+			return s.Exit
+		}
+		return &monitor.Exit{Code: lostExit, At: time.Now(), Lost: true}
+	case there: // its start was cut off, or the end of its clean-up
+		if err := m.o.Monitor.Delete(ctx, c.id, true); err != nil && !fault.Is(err, fault.NotFound) {
+			m.log.Error("remove the process of a container", "container", c.id, "error", err)
+		}
+	}
+	if st.Phase == restarting || st.Phase == removing { // nobody waits any more
+		c.mu.Lock()
+		c.state.Phase = exited
+		st = c.state
+		c.mu.Unlock()
+		if err := m.store.putState(&rec, st); err != nil {
+			m.log.Error("write the state of a container", "container", c.id, "error", err)
+		}
+	}
+	return nil
+}
+
+// adopt takes a container over that runs.
+func (m *Manager) adopt(c *Container, s monitor.Status) {
+	c.mu.Lock()
+	if c.ended != nil && c.state.Pid == s.Pid { // it is ours already
+		c.mu.Unlock()
+		return
+	}
+	st := c.state
+	if !st.live() { // the daemon was killed between the start and the note of it
+		st.StartedAt, st.FinishedAt, st.ExitCode, st.Error = s.StartedAt.UTC(), time.Time{}, 0, ""
+	}
+	st.Pid, st.Phase = s.Pid, running
+	if s.State == monitor.Paused {
+		st.Phase = paused
+	}
+	c.state, c.bound = st, true
+	if c.ended == nil {
+		c.ended = make(chan struct{})
+	}
+	rec := c.rec
+	c.mu.Unlock()
+	if err := m.store.putState(&rec, st); err != nil {
+		m.log.Error("write the state of a container", "container", c.id, "error", err)
+	}
+	m.startProbes(c)
+}
+
+// watch handles the ends that the monitor tells, until the Manager is closed. When the monitor itself
+// is lost, another is started, and the two are compared again.
+func (m *Manager) watch(events <-chan monitor.Event) {
+	for {
+		for e := range events {
+			m.told(e)
+		}
+		for {
+			if m.ctx.Err() != nil {
+				return
+			}
+			var err error
+			if events, err = m.rewatch(); err == nil {
+				break
+			}
+			m.log.Error("watch the monitor", "error", err)
+			select {
+			case <-time.After(retryWatch):
+			case <-m.ctx.Done():
+			}
+		}
+	}
+}
+
+func (m *Manager) rewatch() (<-chan monitor.Event, error) {
+	events, err := m.o.Monitor.Watch(m.ctx)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := m.takeOver(m.ctx)
+	if err != nil {
+		return nil, err
+	}
+	for c, e := range ended {
+		m.later(func() { m.exit(c, e) })
+	}
+	return events, nil
+}
+
+// told handles one end.
+func (m *Manager) told(e monitor.Event) {
+	m.mu.RLock()
+	c := m.byID[e.ID]
+	m.mu.RUnlock()
+	switch {
+	case e.ExecID != "":
+		m.execEnded(e.ExecID, e.Exit)
+	case c != nil && e.Started: // an end before the start is the start's failure
+		m.later(func() { m.exit(c, e.Exit) })
+	}
+}
+
+// sweepRubbish deletes what removed containers, and creations that were cut off, have left.
+func (m *Manager) sweepRubbish(ctx context.Context) {
+	rubbish, err := m.store.rubbish()
+	errs := []error{err}
+	for _, g := range rubbish {
+		errs = append(errs, m.sweep(ctx, g))
+	}
+	entries, err := os.ReadDir(m.containersDir())
+	errs = append(errs, err)
+	for _, e := range entries {
+		m.mu.RLock()
+		_, known := m.byID[e.Name()]
+		m.mu.RUnlock()
+		if !known && hexPattern.MatchString(e.Name()) {
+			errs = append(errs, os.RemoveAll(m.directory(e.Name())))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		m.log.Error("clean up after removed containers", "error", err)
+	}
+}
+
+// autostart starts the containers whose policy wants them to run, and removes those that were to
+// remove themselves.
+func (m *Manager) autostart() {
+	for _, c := range m.all() {
+		c.mu.Lock()
+		rec, st := c.rec, c.state
+		if st.live() || c.removed || st.Phase == restarting {
+			c.mu.Unlock()
+			continue
+		}
+		start := st.Phase == exited && policyWants(rec.Host.RestartPolicy, st.ExitCode, st.Restarts) &&
+			(rec.Host.RestartPolicy.Name == "always" || !st.StoppedByUser)
+		if start {
+			c.state.Phase = restarting
+		}
+		c.mu.Unlock()
+		switch {
+		case start:
+			m.restartLater(c, 0)
+		case rec.Host.AutoRemove:
+			if err := m.Remove(m.ctx, c.id, RemoveOptions{Volumes: true}); err != nil {
+				m.log.Error("remove a container that has ended", "container", c.id, "error", err)
+			}
+		}
+	}
+}

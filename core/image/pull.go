@@ -1,0 +1,280 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/distribution/reference"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/layer"
+	"github.com/sampan-project/sampan/core/registry"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// downloads is how many layers are fetched at once, as Docker's max-concurrent-downloads.
+const downloads = 3
+
+// Pull fetches an image from its registry. platform is "" for the host's; auth may be nil. progress is
+// told in Docker's words.
+func (s *Store) Pull(ctx context.Context, ref, platform string, auth *wire.AuthConfig, progress func(wire.Message)) error {
+	named, err := parseName(ref)
+	if err != nil {
+		return err
+	}
+	named = reference.TagNameOnly(named)
+	var want ocispec.Platform
+	if platform != "" {
+		if want, err = registry.ParsePlatform(platform); err != nil {
+			return err
+		}
+	}
+	if s.o.Registry == nil {
+		return fault.New(fault.NotImplemented, "pull %s: this store has no registry client", ref)
+	}
+	remote, err := s.o.Registry.Resolve(ctx, named.String(), want, auth)
+	if err != nil {
+		return err
+	}
+	report := newReporter(progress)
+	report.say(wire.Message{Status: "Pulling from " + reference.Path(named), ID: identifier(named)})
+	l := s.lease()
+	defer l.end()
+	d, err := s.fetch(ctx, l, remote, want, report)
+	if err != nil {
+		return fmt.Errorf("pull %s: %w", reference.FamiliarString(named), err)
+	}
+	if _, digested := named.(reference.Digested); !digested {
+		d.tags = []string{named.String()}
+	}
+	d.digests = []string{remote.Name + "@" + remote.Digest.String()}
+	before := s.byName(named)
+	e, err := s.add(ctx, l, d)
+	if err != nil {
+		return fmt.Errorf("pull %s: %w", reference.FamiliarString(named), err)
+	}
+	report.say(wire.Message{Status: "Digest: " + remote.Digest.String()})
+	name := reference.FamiliarString(named)
+	if before != nil && before.record.ID == e.record.ID {
+		report.say(wire.Message{Status: "Status: Image is up to date for " + name})
+	} else {
+		report.say(wire.Message{Status: "Status: Downloaded newer image for " + name})
+	}
+	s.o.Events("pull", name, map[string]string{"name": reference.FamiliarName(named)})
+	return nil
+}
+
+// identifier is the tag or digest of a complete reference.
+func identifier(named reference.Named) string {
+	if d, ok := named.(reference.Digested); ok {
+		return d.Digest().String()
+	}
+	return named.(reference.Tagged).Tag()
+}
+
+// fetch brings the blobs and layers of a remote image into the stores.
+func (s *Store) fetch(ctx context.Context, l *lease, remote *registry.Image, want ocispec.Platform, report *reporter) (draft, error) {
+	m := remote.Manifest
+	d := draft{manifest: remote.Raw, kind: remote.Descriptor.MediaType, layers: m.Layers}
+	raw, err := remote.ReadBlob(ctx, m.Config, maxConfig)
+	if err != nil {
+		return d, err
+	}
+	config, _, err := parseConfig(raw)
+	if err != nil {
+		return d, err
+	}
+	if want.OS != "" && registry.Runs(want, config.Platform) == 0 {
+		return d, fault.New(fault.NotFound, "the image was found but does not match the specified platform: wanted %s, actual: %s",
+			registry.PlatformString(want), registry.PlatformString(config.Platform))
+	}
+	d.config, d.diffs = raw, config.RootFS.DiffIDs
+	if err := checkLayers(len(d.diffs), len(d.layers)); err != nil {
+		return d, err
+	}
+	l.blob(m.Config.Digest)
+	for _, blob := range d.layers {
+		l.blob(blob.Digest)
+		report.state(short(blob.Digest), "Pulling fs layer")
+	}
+	f := fetcher{s: s, remote: remote, report: report}
+	err = s.unpack(ctx, l, d.diffs, downloads, func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
+		return f.layer(ctx, d.layers[i], there)
+	}, func(i int) {
+		report.state(short(d.layers[i].Digest), "Pull complete")
+	})
+	return d, err
+}
+
+// fetcher fetches layers of one image.
+type fetcher struct {
+	s      *Store
+	remote *registry.Image
+	report *reporter
+}
+
+// layer brings one layer's blob into the content store and, unless the layer is there, unpacks it
+// while it comes.
+func (f *fetcher) layer(ctx context.Context, d ocispec.Descriptor, there bool) (*layer.Staged, error) {
+	id := short(d.Digest)
+	w, err := f.s.o.Content.Writer(ctx, d)
+	if fault.Is(err, fault.Exists) {
+		if there {
+			f.report.state(id, "Already exists")
+			return nil, nil
+		}
+		bar := f.report.bar(id, "Extracting", d.Size)
+		return f.s.stageBlob(ctx, d.Digest, bar.add)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	stream, err := f.remote.Blob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	bar := f.report.bar(id, "Downloading", d.Size)
+	in := countingReader{io.TeeReader(stream, w), bar.add}
+	var staged *layer.Staged
+	if !there {
+		if staged, err = f.s.stage(ctx, in); err != nil {
+			return nil, preferStream(err, stream, d)
+		}
+	}
+	if err := f.finish(in, w, id); err != nil {
+		if staged != nil {
+			staged.Discard()
+		}
+		return nil, err
+	}
+	return staged, nil
+}
+
+// finish reads the stream to its end, where it is verified, and adds the blob to the store.
+func (f *fetcher) finish(in io.Reader, w interface {
+	Commit() (ocispec.Descriptor, error)
+}, id string) error {
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return err
+	}
+	f.report.state(id, "Verifying Checksum")
+	if _, err := w.Commit(); err != nil {
+		return err
+	}
+	f.report.state(id, "Download complete")
+	return nil
+}
+
+// preferStream explains why a layer could not be unpacked. When its bytes are not those that the
+// manifest promised, that is the reason, whatever the unpacking stumbled on first.
+func preferStream(err error, stream io.Reader, d ocispec.Descriptor) error {
+	if fault.Is(err, fault.Canceled) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if _, rerr := io.Copy(io.Discard, io.LimitReader(stream, d.Size+1)); rerr != nil {
+		return rerr
+	}
+	return fmt.Errorf("layer %s: %w", d.Digest, err)
+}
+
+// Distribution tells what a registry has under a name.
+func (s *Store) Distribution(ctx context.Context, ref string, auth *wire.AuthConfig) (wire.DistributionInspect, error) {
+	return s.o.Registry.Distribution(ctx, ref, auth)
+}
+
+// Login checks a login with a registry.
+func (s *Store) Login(ctx context.Context, auth wire.AuthConfig) (wire.AuthResponse, error) {
+	return s.o.Registry.Login(ctx, auth)
+}
+
+// Push uploads an image under its name; a name without a tag is all tags of the repository.
+func (s *Store) Push(ctx context.Context, ref string, auth *wire.AuthConfig, progress func(wire.Message)) error {
+	named, err := parseName(ref)
+	if err != nil {
+		return err
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return fault.New(fault.Invalid, "cannot push a digest reference")
+	}
+	tags := []string{named.String()}
+	if reference.IsNameOnly(named) {
+		tags = s.tagsOf(named.Name())
+	}
+	for _, tag := range tags {
+		if s.tagged(tag) == nil {
+			tags = nil
+		}
+	}
+	if len(tags) == 0 {
+		return fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", reference.FamiliarName(named))
+	}
+	for _, tag := range tags {
+		if err := s.push(ctx, tag, auth, newReporter(progress)); err != nil {
+			return err
+		}
+		s.o.Events("push", familiarString(tag), map[string]string{"name": reference.FamiliarName(named)})
+	}
+	return nil
+}
+
+func (s *Store) push(ctx context.Context, tag string, auth *wire.AuthConfig, report *reporter) error {
+	l := s.lease()
+	defer l.end()
+	e, raw, err := s.leased(l, func() (*entry, error) {
+		if e := s.tagged(tag); e != nil {
+			return e, nil
+		}
+		return nil, fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", familiarString(tag))
+	})
+	if err != nil {
+		return err
+	}
+	d, err := s.o.Registry.Push(ctx, tag, registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content}, auth, report.say)
+	if err != nil {
+		return err
+	}
+	s.change.Lock()
+	defer s.change.Unlock()
+	now := s.byID(e.record.ID)
+	if now == nil {
+		return nil // removed while it was pushed
+	}
+	_, err = s.rename(now.record, nil, []string{repository(tag) + "@" + d.Digest.String()})
+	return err
+}
+
+// leased finds an image, keeps its blobs, and returns its manifest.
+func (s *Store) leased(l *lease, find func() (*entry, error)) (*entry, []byte, error) {
+	for {
+		e, err := find()
+		if err != nil {
+			return nil, nil, err
+		}
+		l.blob(e.blobs()...)
+		// Found again, because it may have been removed before the lease held.
+		if again := s.byID(e.record.ID); again == nil || again.Manifest.Digest != e.Manifest.Digest {
+			continue
+		}
+		raw, err := s.o.Content.ReadAll(e.Manifest.Digest, maxConfig)
+		return e, raw, err
+	}
+}
+
+// tagsOf returns the tags of a repository, "docker.io/library/alpine".
+func (s *Store) tagsOf(repo string) []string {
+	var list []string
+	for _, e := range s.all() {
+		for _, t := range e.Tags {
+			if repository(t) == repo {
+				list = include(list, t)
+			}
+		}
+	}
+	return list
+}
+

@@ -1,0 +1,73 @@
+package runtime
+
+import (
+	"context"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+// Pause freezes every process of the container.
+func (c *Container) Pause(_ context.Context) error {
+	if status := c.status(); status != specs.StateRunning && status != specs.StateCreated {
+		return fault.New(fault.Conflict, "container %s is %s, expected running or created", c.ID(), status)
+	}
+	m, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	return m.Freeze()
+}
+
+// Resume lets a paused container go on.
+func (c *Container) Resume(_ context.Context) error {
+	m, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	if frozen, err := m.Frozen(); err == nil && !frozen {
+		return fault.New(fault.Conflict, "container %s is not paused", c.ID())
+	}
+	return m.Thaw()
+}
+
+// Update changes the limits that r names.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	if status := c.status(); status == specs.StateStopped {
+		return fault.New(fault.Conflict, "container %s has stopped", c.ID())
+	}
+	m, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	return m.Set(r)
+}
+
+// Stats reads the counters of the container's cgroups.
+func (c *Container) Stats() (cgroup.Stats, error) {
+	m, err := c.cgroups()
+	if err != nil {
+		return cgroup.Stats{}, err
+	}
+	return m.Stats()
+}
+
+// Pids are the processes of the container, in the caller's numbers.
+func (c *Container) Pids() ([]int, error) {
+	m, err := c.cgroups()
+	if err != nil {
+		return nil, err
+	}
+	return m.Pids()
+}
+
+// OOMKills says how often the kernel killed a process of the container for want of memory.
+func (c *Container) OOMKills() (uint64, error) {
+	m, err := c.cgroups()
+	if err != nil {
+		return 0, err
+	}
+	return m.OOMKills()
+}

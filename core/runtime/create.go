@@ -1,0 +1,304 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/runtime/hook"
+	"github.com/sampan-project/sampan/core/runtime/initproc"
+)
+
+// Create makes a container up to the point where Start lets its program run. After an error nothing
+// is left. The id of a container that exists is fault.Exists.
+func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Container, err error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if r.options.Init == nil {
+		return nil, fault.New(fault.Internal, "create container %s: the runtime has no init program", id)
+	}
+	if err := validate(o.Spec, len(o.RootMounts) > 0); err != nil {
+		return nil, err
+	}
+	if o.Bundle, err = filepath.Abs(o.Bundle); err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
+	filter, err := compileFilter(o.Spec.Linux.Seccomp)
+	if err != nil {
+		return nil, err
+	}
+	c, err := r.reserve(id, o, filter)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.discard())
+		}
+	}()
+	if c.cgroup, err = cgroup.New(c.record.Cgroup, o.Spec.Linux.Resources, cgroup.Options{Clamp: o.ClampDefaults, Logger: r.log}); err != nil {
+		return nil, err
+	}
+	if err = c.launch(ctx, o, filter); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// reserve makes the container's directory with its record.
+func (r *Runtime) reserve(id string, o CreateOptions, filter *initproc.Filter) (*Container, error) {
+	spec := *o.Spec
+	linux := *spec.Linux
+	linux.Seccomp = nil
+	spec.Linux = &linux
+	if spec.Root == nil {
+		spec.Root = &specs.Root{}
+	}
+	c := &Container{runtime: r, dir: filepath.Join(r.options.Root, id), record: record{
+		ID: id, Bundle: o.Bundle, Created: time.Now().UTC(), Spec: &spec, Namespaces: namespaceSet(&spec), Cgroup: linux.CgroupsPath,
+	}}
+	if c.record.Cgroup == "" {
+		c.record.Cgroup = "/sampan/" + id
+	}
+	if o.NetNS != nil {
+		c.record.Namespaces |= unix.CLONE_NEWNET
+	}
+	if err := os.MkdirAll(r.options.Root, 0o711); err != nil {
+		return nil, fmt.Errorf("root: %w", err)
+	}
+	if err := os.Mkdir(c.dir, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil, fault.New(fault.Exists, "container with id exists: %s", id)
+	} else if err != nil {
+		return nil, fmt.Errorf("root: %w", err)
+	}
+	err := c.saveFilter(filter)
+	if err == nil {
+		err = c.save()
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(c.dir))
+	}
+	return c, nil
+}
+
+func (c *Container) saveFilter(filter *initproc.Filter) error {
+	if filter == nil {
+		return nil
+	}
+	c.record.Filter = &filter.Flags
+	return os.WriteFile(filepath.Join(c.dir, seccompFile), filter.Program, 0o600)
+}
+
+// discard removes a container whose making failed.
+func (c *Container) discard() error {
+	var errs []error
+	if c.pidfd != nil {
+		linux.Signal(c.pidfd, unix.SIGKILL) //nolint:errcheck // it may have ended
+		linux.Wait(c.pidfd)                 //nolint:errcheck // it is our child
+		c.pidfd.Close()
+		c.pidfd = nil
+	}
+	if c.console != nil {
+		c.console.Close()
+	}
+	if c.cgroup != nil {
+		errs = append(errs, c.cgroup.Kill(unix.SIGKILL), c.cgroup.Delete())
+	}
+	errs = append(errs, os.RemoveAll(c.dir))
+	return errors.Join(errs...)
+}
+
+// launch starts the first process and sees it through the making of the container.
+func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initproc.Filter) error {
+	spawn, made, done, err := c.spawn(o)
+	if err != nil {
+		return err
+	}
+	defer done()
+	dir, err := linux.OpenAt(nil, c.dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	listener, err := linux.Listen(dir, socketName, 1)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	ours, theirs, err := linux.Socketpair()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	spawn.Files = append(append(spawn.Files, theirs, listener), o.ExtraFiles...)
+
+	child, err := spawn.Start()
+	if err != nil {
+		return err
+	}
+	theirs.Close()
+	c.pidfd = child.PidFD
+	c.record.Pid = child.Pid
+	if c.record.StartTime, _, err = linux.StartTime(child.Pid); err != nil {
+		return err
+	}
+	if st, err := linux.Fstat(c.runtime.options.Init); err == nil {
+		c.record.Init = st.Ino
+	}
+	if err := c.save(); err != nil {
+		return err
+	}
+	config := &initproc.Config{
+		Spec: c.record.Spec, Bundle: o.Bundle, RootMounts: o.RootMounts, Made: made, Filter: filter, Extra: len(o.ExtraFiles),
+		Clamp: o.ClampDefaults, State: c.state(specs.StateCreating), CgroupMounts: cgroupMounts(c.cgroup), Unified: c.cgroup.Unified(),
+	}
+	if path := c.record.Spec.Root.Path; filepath.IsAbs(path) {
+		config.Rootfs = path
+	} else {
+		config.Rootfs = filepath.Join(o.Bundle, path)
+	}
+	d := initproc.NewDialogue(ours)
+	d.Warn = c.warn
+	if h := c.record.Spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0 { //nolint:staticcheck // deprecated and still used
+		config.Hooks = true
+		d.Hooks = func() error {
+			state := c.state(specs.StateCreating)
+			if err := hook.Run(ctx, "prestart", h.Prestart, state); err != nil { //nolint:staticcheck // deprecated and still used
+				return err
+			}
+			return hook.Run(ctx, "createRuntime", h.CreateRuntime, state)
+		}
+	}
+	return c.converse(ctx, child, func() error {
+		if err := d.Send(config); err != nil && !errors.Is(err, unix.EPIPE) {
+			return err
+		}
+		err := d.Created()
+		c.console = d.Console
+		return err
+	})
+}
+
+// converse talks with a process that is killed when the context ends first.
+func (c *Container) converse(ctx context.Context, child linux.Child, talk func() error) error {
+	stop := context.AfterFunc(ctx, func() { linux.Signal(child.PidFD, unix.SIGKILL) }) //nolint:errcheck // it may have ended
+	err := talk()
+	if !stop() && ctx.Err() != nil {
+		return fmt.Errorf("container %s: %w", c.record.ID, context.Cause(ctx))
+	}
+	return err
+}
+
+func (c *Container) warn(text string) { c.runtime.log.Warn(text, "container", c.record.ID) }
+
+// initEnv is the environment of the init: it lives for some milliseconds, so it needs neither a
+// garbage collector nor more than one processor.
+var initEnv = []string{"GOGC=off", "GOMAXPROCS=1"}
+
+// spawn describes the first process. made are the namespaces that are made and not joined.
+func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done func(), err error) {
+	var opened []*os.File
+	done = func() {
+		for _, f := range opened {
+			f.Close()
+		}
+	}
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+	s = &linux.Spawn{Program: c.runtime.options.Init, Args: []string{"sampan-runtime", "init"}, Env: initEnv}
+	for _, n := range namespaces {
+		i := slices.IndexFunc(o.Spec.Linux.Namespaces, func(of specs.LinuxNamespace) bool { return of.Type == n.name })
+		switch {
+		case n.flag == unix.CLONE_NEWNET && o.NetNS != nil:
+			s.Join = append(s.Join, linux.Join{File: o.NetNS, Type: int(n.flag)})
+		case i < 0:
+		case o.Spec.Linux.Namespaces[i].Path != "":
+			f, err := linux.OpenAt(nil, o.Spec.Linux.Namespaces[i].Path, unix.O_RDONLY, 0)
+			if err != nil {
+				return nil, 0, nil, fmt.Errorf("linux.namespaces: %s: %w", n.name, err)
+			}
+			opened = append(opened, f)
+			s.Join = append(s.Join, linux.Join{File: f, Type: int(n.flag)})
+			s.Fork = s.Fork || n.flag == unix.CLONE_NEWPID
+		default:
+			made |= n.flag
+		}
+	}
+	// The cgroup namespace begins where the process is when it makes it: after it has joined.
+	s.Flags, s.Unshare = made&^unix.CLONE_NEWCGROUP, int(made&unix.CLONE_NEWCGROUP)
+	files, err := c.place(s)
+	opened = append(opened, files...)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	files, err = streams(s, o.Spec.Process.Terminal, o.Stdin, o.Stdout, o.Stderr)
+	opened = append(opened, files...)
+	return s, made, done, err
+}
+
+// place lets the process begin in the container's cgroups.
+func (c *Container) place(s *linux.Spawn) (opened []*os.File, err error) {
+	if s.Cgroup, err = c.cgroup.FD(); err != nil {
+		return nil, err
+	}
+	if s.Cgroup != nil {
+		opened = append(opened, s.Cgroup)
+	}
+	s.Tasks, err = c.cgroup.Tasks()
+	return append(opened, s.Tasks...), err
+}
+
+// streams are the first three files.
+func streams(s *linux.Spawn, terminal bool, files ...*os.File) (opened []*os.File, err error) {
+	var null *os.File
+	for _, f := range files {
+		if terminal || f == nil {
+			if null == nil {
+				if null, err = linux.OpenAt(nil, os.DevNull, unix.O_RDWR, 0); err != nil {
+					return nil, err
+				}
+				opened = append(opened, null)
+			}
+			f = null
+		}
+		s.Files = append(s.Files, f)
+	}
+	return opened, nil
+}
+
+// cgroupMounts are the container's cgroups as /sys/fs/cgroup shows them: hierarchies that have
+// several controllers by the names of all.
+func cgroupMounts(m *cgroup.Manager) map[string]string {
+	paths := m.Paths()
+	byDir := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(paths)) {
+		byDir[paths[name]] = append(byDir[paths[name]], strings.TrimPrefix(name, "name="))
+	}
+	mounts := map[string]string{}
+	for dir, names := range byDir {
+		name := strings.Join(names, ",")
+		if name == "" && !m.Unified() {
+			name = "unified"
+		}
+		mounts[name] = dir
+	}
+	return mounts
+}

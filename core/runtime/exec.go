@@ -1,0 +1,137 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/runtime/initproc"
+)
+
+// Process is a process made by Exec. The caller is its parent.
+type Process struct {
+	child   linux.Child
+	console *os.File
+}
+
+// Pid is its process ID as the caller sees it.
+func (p *Process) Pid() int { return p.child.Pid }
+
+// PidFD is a handle of it, which belongs to the caller.
+func (p *Process) PidFD() *os.File { return p.child.PidFD }
+
+// Console is the master of its terminal, or nil. It belongs to the caller.
+func (p *Process) Console() *os.File { return p.console }
+
+// Exec runs a further process in the container. Errors are as those of Start.
+func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err error) {
+	if c.runtime.options.Init == nil {
+		return nil, fault.New(fault.Internal, "exec in container %s: the runtime has no init program", c.ID())
+	}
+	if o.Process == nil {
+		return nil, fault.New(fault.Invalid, "process: expected the program to run")
+	}
+	if err := validateProcess(o.Process); err != nil {
+		return nil, err
+	}
+	first, err := c.process()
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil, fault.New(fault.Conflict, "cannot exec in a stopped container")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer first.Close()
+	m, err := c.cgroups()
+	if err != nil {
+		return nil, err
+	}
+	if frozen, err := m.Frozen(); err == nil && frozen {
+		return nil, fault.New(fault.Conflict, "cannot exec in a paused container")
+	}
+	filter, err := c.loadFilter()
+	if err != nil {
+		return nil, err
+	}
+	return c.enter(ctx, first, o, filter)
+}
+
+func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, filter *initproc.Filter) (_ *Process, err error) {
+	s := &linux.Spawn{
+		Program: c.runtime.options.Init, Args: []string{"sampan-runtime", "init"}, Env: initEnv,
+		// One call enters all namespaces of the first process, or none.
+		Join: []linux.Join{{File: first, Type: int(c.record.Namespaces)}},
+		Fork: c.record.Namespaces&unix.CLONE_NEWPID != 0,
+	}
+	opened, err := c.place(s)
+	defer func() {
+		for _, f := range opened {
+			f.Close()
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	files, err := streams(s, o.Process.Terminal, o.Stdin, o.Stdout, o.Stderr)
+	opened = append(opened, files...)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs, err := linux.Socketpair()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	s.Files = append(append(s.Files, theirs), o.ExtraFiles...)
+
+	child, err := s.Start()
+	if errors.Is(err, unix.ESRCH) {
+		return nil, fault.New(fault.Conflict, "cannot exec in a stopped container")
+	}
+	if err != nil {
+		return nil, err
+	}
+	theirs.Close()
+	d := initproc.NewDialogue(ours)
+	d.Warn = c.warn
+	err = c.converse(ctx, child, func() error {
+		config := &initproc.Config{
+			Spec: &specs.Spec{Process: o.Process}, Exec: true, Filter: filter, Extra: len(o.ExtraFiles), Clamp: o.ClampDefaults,
+			State: specs.State{ID: c.ID()},
+		}
+		if err := d.Send(config); err != nil && !errors.Is(err, unix.EPIPE) {
+			return err
+		}
+		return d.Executed()
+	})
+	if err != nil {
+		linux.Signal(child.PidFD, unix.SIGKILL) //nolint:errcheck // it may have ended
+		linux.Wait(child.PidFD)                 //nolint:errcheck // it is our child
+		child.PidFD.Close()
+		if d.Console != nil {
+			d.Console.Close()
+		}
+		return nil, err
+	}
+	return &Process{child, d.Console}, nil
+}
+
+// loadFilter reads the seccomp program of the container.
+func (c *Container) loadFilter() (*initproc.Filter, error) {
+	if c.record.Filter == nil {
+		return nil, nil
+	}
+	program, err := os.ReadFile(filepath.Join(c.dir, seccompFile))
+	if err != nil {
+		return nil, fmt.Errorf("seccomp program: %w", err)
+	}
+	return &initproc.Filter{Program: program, Flags: *c.record.Filter}, nil
+}
