@@ -151,5 +151,5 @@ func (s *Solver) tempDir() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("build: %w", err)
 	}
-	return dir, os.Mkdir(filepath.Join(dir, mountPoint), 0o700)
+	return dir, nil
 }

@@ -76,15 +76,17 @@ type solve struct {
 
 	locals map[string]*localTree
 
+	used map[string]bool // keys this build stands on; Solver.mu guards it
+
 	mu   sync.Mutex
-	hits map[string]bool // keys found in the cache or made by this build
+	hits map[string]bool // keys found in the cache
 }
 
 func newSolve(s *Solver, g wire.BuildGraph, locals map[string]string, needed []bool, temp string, progress func(wire.Message)) *solve {
 	v := &solve{
 		Solver: s, graph: g, needed: needed, temp: temp, serial: rand.Text(),
 		futures: make([]*future, len(g.Nodes)), out: newPrinter(progress),
-		locals: map[string]*localTree{}, hits: map[string]bool{},
+		locals: map[string]*localTree{}, hits: map[string]bool{}, used: map[string]bool{},
 	}
 	for i, n := range g.Nodes {
 		if !needed[i] {

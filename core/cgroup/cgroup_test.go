@@ -94,7 +94,7 @@ func TestLimitsAreWritten(t *testing.T) {
 		"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000", "cpuset/cpuset.cpus": "0", "pids/pids.max": "77",
 	}
 	v2 := map[string]string{
-		"memory/memory.max": "67108864", "memory/memory.low": "33554432", "cpu/cpu.weight": "60",
+		"memory/memory.max": "67108864", "memory/memory.low": "33554432", "cpu/cpu.weight": "59",
 		"cpu/cpu.max": "50000 100000", "cpuset/cpuset.cpus": "0", "pids/pids.max": "77",
 	}
 	for _, wanted := range []map[string]string{v1, v2} {

@@ -3,7 +3,6 @@ package cgroup
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -224,11 +223,16 @@ func (p *plan) throttle(controller, field string, devices []specs.LinuxThrottleD
 	}
 }
 
-// pageSize is the form of a huge page's size in the names of the kernel's files.
-var pageSize = regexp.MustCompile(`^[1-9][0-9]{0,3}[KMG]B$`)
+// isPageSize checks the form of a huge page's size in the names of the kernel's files, "2MB". This
+// and isUnifiedKey are by hand: compiling an expression would cost every start of the program.
+func isPageSize(s string) bool {
+	number := strings.TrimRight(s, "KMGB")
+	unit := s[len(number):]
+	return number != "" && len(number) <= 4 && strings.Trim(number, "0123456789") == "" && (unit == "KB" || unit == "MB" || unit == "GB")
+}
 
 func (p *plan) hugetlb(r specs.LinuxHugepageLimit) {
-	if !pageSize.MatchString(r.Pagesize) {
+	if !isPageSize(r.Pagesize) {
 		p.fail(&fault.Field{Field: "linux.resources.hugepageLimits.pageSize", Given: r.Pagesize, Expected: "a size such as 2MB or 1GB"})
 		return
 	}
@@ -270,12 +274,19 @@ func (p *plan) rdma(device string, r specs.LinuxRdma) {
 	}
 }
 
-// unifiedKey is the form of a controller's file. Files of cgroup.* are not limits, and are ours.
-var unifiedKey = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[A-Za-z0-9_]+)+$`)
+// isUnifiedKey checks the form of a controller's file. Files of cgroup.* are not limits, and are ours.
+func isUnifiedKey(s string) bool {
+	controller, file, ok := strings.Cut(s, ".")
+	for part := range strings.SplitSeq(file, ".") {
+		ok = ok && part != ""
+	}
+	return ok && controller != "" && controller != "cgroup" &&
+		strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") == ""
+}
 
 func (p *plan) raw(key, value string) {
 	controller, _, _ := strings.Cut(key, ".")
-	if !unifiedKey.MatchString(key) || controller == "cgroup" {
+	if !isUnifiedKey(key) {
 		p.fail(&fault.Field{Field: "linux.resources.unified", Given: key, Expected: "the name of a controller's file such as memory.high"})
 		return
 	}

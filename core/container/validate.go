@@ -126,26 +126,51 @@ func (m *Manager) validateNetwork(rec *record) error {
 			rec.Wanted[h.NetworkMode].MacAddress = c.MacAddress
 		}
 	}
-	names := []string{h.NetworkMode}
-	for n := range rec.Wanted {
-		names = append(names, n)
-	}
-	for _, n := range names {
-		if n == "host" || n == "none" {
-			continue
-		}
-		if _, err := m.o.Network.Resolve(n); err != nil {
-			if fault.Is(err, fault.NotFound) {
-				// Not 404: a client takes that of a create for a missing image, and pulls.
-				return fault.New(fault.Invalid, "network %s not found", shortened(n))
-			}
-			return err
-		}
+	if err := m.canonicalNetworks(rec); err != nil {
+		return err
 	}
 	if h.NetworkMode == "host" && len(rec.Wanted) > 1 || h.NetworkMode == "none" && len(rec.Wanted) > 1 {
 		return fault.New(fault.Invalid, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
 	}
 	return nil
+}
+
+// canonicalNetworks finds the networks and calls each by its name, whether the user gave that or an id.
+func (m *Manager) canonicalNetworks(rec *record) error {
+	h := &rec.Host
+	wanted := map[string]*wire.EndpointSettings{}
+	for given, e := range rec.Wanted {
+		name, err := m.networkName(given)
+		if err != nil {
+			return err
+		}
+		wanted[name] = e
+	}
+	rec.Wanted = wanted
+	if !ownNetworks(h.NetworkMode) {
+		return nil
+	}
+	name, err := m.networkName(h.NetworkMode)
+	if err != nil {
+		return err
+	}
+	h.NetworkMode = name
+	if wanted[name] == nil {
+		wanted[name] = &wire.EndpointSettings{}
+	}
+	return nil
+}
+
+func (m *Manager) networkName(ref string) (string, error) {
+	if ref == "host" || ref == "none" {
+		return ref, nil
+	}
+	n, err := m.o.Network.Resolve(ref)
+	if fault.Is(err, fault.NotFound) {
+		// Not 404: a client takes that of a create for a missing image, and pulls.
+		return "", fault.New(fault.Invalid, "network %s not found", shortened(ref))
+	}
+	return n.Name, err
 }
 
 // validateJoined checks `--network container:NAME`: what belongs to a network namespace is the other's.

@@ -45,6 +45,8 @@ func (s *Store) unpack(ctx context.Context, l *lease, diffs []digest.Digest, par
 	for i := range results {
 		results[i] = make(chan result, 1)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel + 1) // and the one that starts them
 	group.Go(func() error {
@@ -70,7 +72,10 @@ func (s *Store) unpack(ctx context.Context, l *lease, diffs []digest.Digest, par
 			select {
 			case r = <-results[i]:
 			case <-gctx.Done():
-				return group.Wait()
+				if err := group.Wait(); err != nil {
+					return err
+				}
+				return context.Cause(ctx)
 			}
 			if !r.there {
 				if err := commit(ctx, r.staged, parent, diffs[i]); err != nil {
@@ -82,6 +87,9 @@ func (s *Store) unpack(ctx context.Context, l *lease, diffs []digest.Digest, par
 		}
 		return nil
 	}()
+	if err != nil {
+		cancel() // the rest is of no use
+	}
 	if werr := group.Wait(); err == nil {
 		err = werr
 	}

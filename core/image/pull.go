@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -173,7 +172,7 @@ func (f *fetcher) finish(in io.Reader, w interface {
 // preferStream explains why a layer could not be unpacked. When its bytes are not those that the
 // manifest promised, that is the reason, whatever the unpacking stumbled on first.
 func preferStream(err error, stream io.Reader, d ocispec.Descriptor) error {
-	if fault.Is(err, fault.Canceled) || errors.Is(err, context.Canceled) {
+	if !fault.Is(err, fault.Invalid) {
 		return err
 	}
 	if _, rerr := io.Copy(io.Discard, io.LimitReader(stream, d.Size+1)); rerr != nil {
@@ -277,4 +276,3 @@ func (s *Store) tagsOf(repo string) []string {
 	}
 	return list
 }
-

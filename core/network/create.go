@@ -102,6 +102,7 @@ func create(ctx context.Context, driver Driver, n *row) error {
 		return err
 	}
 	n.Settings, n.PublishAddress, n.InterfacePrefix = answer.Settings, answer.PublishAddress, answer.InterfacePrefix
+	n.Known = true
 	return nil
 }
 

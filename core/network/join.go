@@ -492,7 +492,7 @@ func (m *Manager) make(ctx context.Context, driver Driver, e *entry) error {
 	if err := create(ctx, driver, &n); err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
-	if !maps.Equal(before.Settings, n.Settings) || before.PublishAddress != n.PublishAddress || before.InterfacePrefix != n.InterfacePrefix {
+	if !before.Known || !maps.Equal(before.Settings, n.Settings) || before.PublishAddress != n.PublishAddress || before.InterfacePrefix != n.InterfacePrefix {
 		if err := m.networks.Put(n.ID, n); err != nil {
 			return err
 		}

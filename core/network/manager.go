@@ -85,6 +85,8 @@ type row struct {
 	Network
 	// DriverOptions are Options by the names of the driver's schema.
 	DriverOptions map[string]string `json:"driverOptions,omitempty"`
+	// Known says that the driver made it once, and that what it answered is in Network.
+	Known bool `json:"known,omitempty"`
 }
 
 // forDriver returns the network as drivers see it.
@@ -184,7 +186,7 @@ func (m *Manager) load() error {
 		return fmt.Errorf("networks: %w", err)
 	}
 	for _, r := range records {
-		sb := &sandbox{record: r, attached: true}
+		sb := &sandbox{record: r, attached: true, loaded: true}
 		m.mark(sb)
 		if r.Dead {
 			m.dead = append(m.dead, sb)

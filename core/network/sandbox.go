@@ -59,7 +59,8 @@ type sandbox struct {
 	server   *dns.Server
 	attached bool // a driver may have been called
 
-	gone chan struct{} // of one in Manager.leaving: closed when nothing is left
+	loaded bool          // of an earlier daemon, until Reconcile says whether it lives; guarded by mu
+	gone   chan struct{} // of one in Manager.leaving: closed when nothing is left
 }
 
 func newRecord(r JoinRequest) record {

@@ -1,9 +1,11 @@
 package diag
 
 import (
+	"fmt"
 	"sort"
 	"strings"
 	"sync"
+	"unicode"
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
@@ -195,4 +197,40 @@ func calleeName(c *syntax.CallExpr) syntax.Node {
 		return d.Name
 	}
 	return c.Fn
+}
+
+// Placed finds a place at the beginning of an error's text, FILE:LINE:COLUMN: as the daemon repeats
+// it for a build's step, and makes an Error of the rest, when the file is one that was read.
+func (f *Files) Placed(err error) (*Error, bool) {
+	text := err.Error()
+	for _, name := range f.Names() {
+		i := strings.Index(text, name+":")
+		if i < 0 {
+			continue
+		}
+		var line, col int
+		n, scanErr := fmt.Sscanf(text[i+len(name):], ":%d:%d:", &line, &col)
+		if n != 2 || scanErr != nil || line < 1 || col < 1 {
+			continue
+		}
+		place := fmt.Sprintf("%s:%d:%d:", name, line, col)
+		message := strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(text[:i]), ":") + " " + strings.TrimSpace(text[i+len(place):]))
+		return &Error{At: f.widest(Span{File: name, Start: Pos{line, col}}), Message: message, Cause: err}, true
+	}
+	return nil, false
+}
+
+// widest gives a place that is only a start the end of the word there.
+func (f *Files) widest(s Span) Span {
+	line, ok := f.Line(s.File, s.Start.Line)
+	runes := []rune(line)
+	if !ok || s.Start.Col > len(runes) {
+		return s
+	}
+	end := s.Start.Col - 1
+	for end < len(runes) && (runes[end] == '_' || runes[end] == '.' || unicode.IsLetter(runes[end]) || unicode.IsDigit(runes[end])) {
+		end++
+	}
+	s.End = Pos{s.Start.Line, max(end, s.Start.Col-1) + 1}
+	return s
 }

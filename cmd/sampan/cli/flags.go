@@ -73,6 +73,16 @@ func ToMap(pairs []string) map[string]string {
 	return m
 }
 
+// Labels writes labels as lists show them: "a=1,b=2", in order.
+func Labels(labels map[string]string) string {
+	pairs := make([]string, 0, len(labels))
+	for name, value := range labels {
+		pairs = append(pairs, name+"="+value)
+	}
+	slices.Sort(pairs)
+	return strings.Join(pairs, ",")
+}
+
 // Bytes is a size flag in Docker's notation: a number with an optional unit b, k, m, g or t.
 type Bytes struct {
 	Value     int64

@@ -67,11 +67,7 @@ func newRow(s wire.ContainerSummary, full bool) row {
 	if !full {
 		r.ID = cli.Short(s.ID)
 	}
-	var pairs, mounts, networks []string
-	for name, value := range s.Labels {
-		pairs = append(pairs, name+"="+value)
-	}
-	slices.Sort(pairs)
+	var mounts, networks []string
 	volumes := 0
 	for _, m := range s.Mounts {
 		if m.Driver == "local" {
@@ -89,7 +85,7 @@ func newRow(s wire.ContainerSummary, full bool) row {
 		}
 	}
 	slices.Sort(networks)
-	r.Labels, r.Mounts, r.Networks, r.LocalVolumes = strings.Join(pairs, ","), strings.Join(mounts, ","), strings.Join(networks, ","), fmt.Sprint(volumes)
+	r.Labels, r.Mounts, r.Networks, r.LocalVolumes = cli.Labels(s.Labels), strings.Join(mounts, ","), strings.Join(networks, ","), fmt.Sprint(volumes)
 	r.Size = cli.Size(s.SizeRw)
 	if s.SizeRootFs > 0 {
 		r.Size += fmt.Sprintf(" (virtual %s)", cli.Size(s.SizeRootFs))

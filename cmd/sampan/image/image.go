@@ -1,0 +1,160 @@
+// Package image has the commands about images: images, pull, rmi, load, import and their like.
+package image
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// Common returns the commands that most people need, for the root of the tree.
+func Common(c *cli.CLI) []*cobra.Command {
+	return []*cobra.Command{newPull(c), newPush(c), newList(c, "images", "[REPOSITORY[:TAG]]")}
+}
+
+// Commands returns the others that stand at the root of the tree.
+func Commands(c *cli.CLI) []*cobra.Command {
+	return []*cobra.Command{newHistory(c), newImport(c), newLoad(c), newRemove(c, "rmi"), newSave(c), newTag(c)}
+}
+
+// Group returns `sampan image`.
+func Group(c *cli.CLI) *cobra.Command {
+	list := newList(c, "ls", "[REPOSITORY[:TAG]]")
+	list.Aliases = []string{"list"}
+	remove := newRemove(c, "rm")
+	remove.Aliases = []string{"remove"}
+	return cli.Group("image", "Manage images", newHistory(c), newImport(c), newInspect(c), newLoad(c), list, newPrune(c), newPull(c), newPush(c), remove, newSave(c), newTag(c))
+}
+
+func newInspect(c *cli.CLI) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use: "inspect [OPTIONS] IMAGE [IMAGE...]", Short: "Display detailed information on one or more images", Args: cli.MinArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			engine, err := c.Client()
+			if err != nil {
+				return err
+			}
+			return cli.Inspect(c.Out, args, format, func(name string) (any, json.RawMessage, error) {
+				raw, err := engine.ImageInspectRaw(cmd.Context(), name)
+				if err != nil {
+					return nil, nil, err
+				}
+				typed, err := Typed(raw)
+				return typed, raw, err
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", cli.InspectFormatHelp)
+	return cmd
+}
+
+// Typed returns what the daemon says of an image for a template.
+func Typed(raw json.RawMessage) (any, error) {
+	var v wire.ImageInspect
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return nil, fmt.Errorf("decode the image: %w", err)
+	}
+	return v, nil
+}
+
+func newTag(c *cli.CLI) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", Short: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", Args: cli.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			engine, err := c.Client()
+			if err != nil {
+				return err
+			}
+			return engine.ImageTag(cmd.Context(), args[0], args[1])
+		},
+	}
+	return cli.Also(cmd, "sampan image tag, sampan tag")
+}
+
+func newRemove(c *cli.CLI, verb string) *cobra.Command {
+	var force, noPrune bool
+	cmd := &cobra.Command{
+		Use: verb + " [OPTIONS] IMAGE [IMAGE...]", Short: "Remove one or more images", Args: cli.MinArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			engine, err := c.Client()
+			if err != nil {
+				return err
+			}
+			var errs []error
+			// One after the other: an image may have several of the names.
+			for _, name := range args {
+				removed, err := engine.ImageRemove(cmd.Context(), name, force, noPrune)
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				for _, line := range removal(removed) {
+					fmt.Fprintln(c.Out, line)
+				}
+			}
+			return cli.Join(errs)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&force, "force", "f", false, "Force removal of the image")
+	f.BoolVar(&noPrune, "no-prune", false, "Do not delete untagged parents")
+	return cli.Also(cmd, "sampan image rm, sampan image remove, sampan rmi")
+}
+
+func removal(removed []wire.ImageDelete) []string {
+	var lines []string
+	for _, r := range removed {
+		if r.Deleted != "" {
+			lines = append(lines, "Deleted: "+r.Deleted)
+		} else {
+			lines = append(lines, "Untagged: "+r.Untagged)
+		}
+	}
+	return lines
+}
+
+func newPrune(c *cli.CLI) *cobra.Command {
+	var force, all bool
+	filters := cli.Filters{Keys: []string{"until", "label", "label!", "dangling"}}
+	cmd := &cobra.Command{
+		Use: "prune [OPTIONS]", Short: "Remove unused images", Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			engine, err := c.Client()
+			if err != nil {
+				return err
+			}
+			warning := "This will remove all dangling images."
+			if all {
+				warning = "This will remove all images without at least one container associated to them."
+			}
+			if ok, err := c.Sure(force, warning); !ok {
+				return err
+			}
+			if len(filters.Values["dangling"]) == 0 {
+				filters.Add("dangling", fmt.Sprint(!all))
+			}
+			report, err := engine.ImagePrune(cmd.Context(), filters.Values)
+			if err != nil {
+				return err
+			}
+			lower := removal(report.ImagesDeleted)
+			for i, line := range lower {
+				lower[i] = strings.ToLower(line[:1]) + line[1:]
+			}
+			c.Pruned("Deleted Images:", lower)
+			c.Reclaimed(report.SpaceReclaimed)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all", "a", false, "Remove all unused images, not just dangling ones")
+	f.Var(&filters, "filter", `Provide filter values (e.g. "until=<timestamp>")`)
+	f.BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
+	return cmd
+}

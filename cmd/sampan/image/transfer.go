@@ -1,0 +1,219 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+// tagged reports a reference with a tag or a digest.
+func tagged(ref string) bool {
+	return strings.Contains(ref, "@") || strings.LastIndexByte(ref, ':') > strings.LastIndexByte(ref, '/')
+}
+
+func newPull(c *cli.CLI) *cobra.Command {
+	var all, quiet bool
+	var platform string
+	cmd := &cobra.Command{
+		Use: "pull [OPTIONS] NAME[:TAG|@DIGEST]", Short: "Download an image from a registry", Args: cli.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return pull(cmd.Context(), c, args[0], platform, all, quiet)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all-tags", "a", false, "Download all tagged images in the repository")
+	f.StringVar(&platform, "platform", "", "Set platform if server is multi-platform capable")
+	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
+	addTrust(cmd)
+	return cli.Also(cmd, "sampan image pull, sampan pull")
+}
+
+// addTrust accepts the flag that Docker has for signed images, where it is off by default.
+func addTrust(cmd *cobra.Command) {
+	cmd.Flags().Bool("disable-content-trust", true, "Skip image verification")
+	cmd.Flags().MarkHidden("disable-content-trust")
+}
+
+func pull(ctx context.Context, c *cli.CLI, ref, platform string, all, quiet bool) error {
+	if all && tagged(ref) {
+		return fault.New(fault.Invalid, "tag can't be used with --all-tags/-a")
+	}
+	engine, err := c.Client()
+	if err != nil {
+		return err
+	}
+	auth, err := c.Auth(ref)
+	if err != nil {
+		return err
+	}
+	show := cli.Progress(c.Out)
+	if quiet {
+		show = nil
+	}
+	full := ref
+	if all {
+		err = engine.ImagePullAll(ctx, ref, platform, auth, show)
+	} else {
+		if !tagged(ref) {
+			if full = ref + ":latest"; !quiet {
+				fmt.Fprintln(c.Out, "Using default tag: latest")
+			}
+		}
+		err = engine.ImagePull(ctx, full, platform, auth, show)
+	}
+	if err == nil {
+		fmt.Fprintln(c.Out, canonical(full))
+	}
+	return err
+}
+
+// canonical is a reference with its registry, as Docker completes it.
+func canonical(ref string) string {
+	first, _, slash := strings.Cut(ref, "/")
+	switch {
+	case !slash:
+		return "docker.io/library/" + ref
+	case !strings.ContainsAny(first, ".:") && first != "localhost":
+		return "docker.io/" + ref
+	}
+	return ref
+}
+
+func newPush(c *cli.CLI) *cobra.Command {
+	var all, quiet bool
+	var platform string
+	cmd := &cobra.Command{
+		Use: "push [OPTIONS] NAME[:TAG]", Short: "Upload an image to a registry", Args: cli.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ref := args[0]
+			switch {
+			case all && tagged(ref):
+				return fault.New(fault.Invalid, "tag can't be used with --all-tags/-a")
+			case !all && !tagged(ref):
+				ref += ":latest"
+				if !quiet {
+					fmt.Fprintln(c.Out, "Using default tag: latest")
+				}
+			}
+			engine, err := c.Client()
+			if err != nil {
+				return err
+			}
+			auth, err := c.Auth(ref)
+			if err != nil {
+				return err
+			}
+			show := cli.Progress(c.Out)
+			if quiet {
+				show = nil
+			}
+			if err = engine.ImagePush(cmd.Context(), ref, platform, auth, show); err == nil && quiet {
+				fmt.Fprintln(c.Out, canonical(ref))
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all-tags", "a", false, "Push all tags of an image to the repository")
+	f.StringVar(&platform, "platform", "", "Push a platform-specific manifest as a single-platform image to the registry")
+	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
+	addTrust(cmd)
+	return cli.Also(cmd, "sampan image push, sampan push")
+}
+
+func newLoad(c *cli.CLI) *cobra.Command {
+	var input string
+	var quiet bool
+	cmd := &cobra.Command{
+		Use: "load [OPTIONS]", Short: "Load an image from a tar archive or STDIN", Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var from io.Reader = c.In
+			switch {
+			case input != "":
+				f, err := os.Open(input)
+				if err != nil {
+					return fault.New(fault.Invalid, "--input: %w", err)
+				}
+				defer f.Close()
+				from = f
+			case c.In.IsTerminal():
+				return fault.New(fault.Invalid, "requested load from stdin, but stdin is empty")
+			}
+			engine, err := c.Client()
+			if err != nil {
+				return err
+			}
+			return engine.ImageLoad(cmd.Context(), from, quiet || !c.Out.IsTerminal(), cli.Progress(c.Out))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
+	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
+	return cli.Also(cmd, "sampan image load, sampan load")
+}
+
+func newSave(c *cli.CLI) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "save [OPTIONS] IMAGE [IMAGE...]", Short: "Save one or more images to a tar archive (streamed to STDOUT by default)", Args: cli.MinArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			engine, err := c.Client()
+			if err != nil {
+				return err
+			}
+			return c.ToFile(output, func() (io.ReadCloser, error) { return engine.ImageSave(cmd.Context(), args...) })
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	return cli.Also(cmd, "sampan image save, sampan save")
+}
+
+func newImport(c *cli.CLI) *cobra.Command {
+	var o client.ImageImportOptions
+	var changes cli.List
+	cmd := &cobra.Command{
+		Use: "import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]", Short: "Import the contents from a tarball to create a filesystem image", Args: cli.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.Changes = changes.Values; len(args) == 2 {
+				o.Ref = args[1]
+			}
+			return importRoot(cmd.Context(), c, args[0], o)
+		},
+	}
+	f := cmd.Flags()
+	f.VarP(&changes, "change", "c", "Apply Dockerfile instruction to the created image")
+	f.StringVarP(&o.Message, "message", "m", "", "Set commit message for imported image")
+	f.StringVar(&o.Platform, "platform", "", "Set platform if server is multi-platform capable")
+	return cli.Also(cmd, "sampan image import, sampan import")
+}
+
+func importRoot(ctx context.Context, c *cli.CLI, source string, o client.ImageImportOptions) error {
+	var from io.Reader
+	switch {
+	case source == "-":
+		from = c.In
+	case strings.HasPrefix(source, "http://"), strings.HasPrefix(source, "https://"):
+		o.URL = source
+	default:
+		f, err := os.Open(source)
+		if err != nil {
+			return fault.New(fault.Invalid, "import: %w", err)
+		}
+		defer f.Close()
+		from = f
+	}
+	engine, err := c.Client()
+	if err != nil {
+		return err
+	}
+	show := cli.Progress(c.Out)
+	return engine.ImageImport(ctx, from, o, show)
+}

@@ -1,0 +1,122 @@
+package script
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
+	"github.com/sampan-project/sampan/starlark/recipe"
+	"github.com/sampan-project/sampan/starlark/reference"
+	"github.com/sampan-project/sampan/starlark/script"
+)
+
+// building are the options of build.
+type building struct {
+	options
+	file                 string
+	tags                 cli.List
+	noCache, quiet, list bool
+}
+
+// NewBuild is `sampan build`.
+func NewBuild(c *cli.CLI) *cobra.Command {
+	var o building
+	cmd := &cobra.Command{
+		Use: "build [OPTIONS] [TARGET]", Short: "Build an image from a build script", Args: cli.RangeArgs(0, 1), GroupID: "common",
+		Long:    "Build an image from a build script.\n\nTARGET is a function of the script: main by default, or the only one.",
+		Example: "  sampan build -t shop/app:dev\n  sampan build -f web/build.star --arg version=1.2 server",
+	}
+	o.flags(cmd)
+	o.jsonFlag(cmd)
+	o.tags.Check = func(s string) (string, error) {
+		ref, ok := reference.Normalise(s)
+		if !ok || strings.Contains(ref, "@") {
+			return "", &fault.Field{Given: s, Expected: "a name such as shop/app or shop/app:1.2"}
+		}
+		return ref, nil
+	}
+	cmd.Flags().StringVarP(&o.file, "file", "f", "build.star", "The build script")
+	cmd.Flags().VarP(&o.tags, "tag", "t", "Name of the image, NAME or NAME:TAG")
+	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "Run every step again")
+	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Print only the image's ID")
+	cmd.Flags().BoolVar(&o.list, "list", false, "List the script's targets")
+	cmd.Flags().Lookup("json").Usage = "Print the build graph as JSON, and build nothing"
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := o.session(c, c.Err, true, script.Limits{})
+		if err != nil {
+			return err
+		}
+		target := ""
+		if len(args) > 0 {
+			target = args[0]
+		}
+		err = o.build(cmd.Context(), c, s, target)
+		if err != nil {
+			if placed, ok := s.Files.Placed(err); ok && cmd.Context().Err() == nil {
+				err = placed
+			}
+		}
+		return o.report(cmd.Context(), c, s, err)
+	}
+	return cmd
+}
+
+func (o *building) build(ctx context.Context, c *cli.CLI, s *script.Session, target string) error {
+	if target == "." || strings.ContainsRune(target, '/') || strings.Contains(strings.ToLower(o.file), "dockerfile") {
+		return fault.New(fault.NotImplemented, "Dockerfiles cannot be built yet: `sampan build [TARGET]` builds a target of a build script (see `sampan build --help`)")
+	}
+	file, err := s.Entry(o.file)
+	if err != nil {
+		return err
+	}
+	loaded, err := recipe.Load(ctx, s, file)
+	if err != nil {
+		return err
+	}
+	if o.list {
+		listTargets(c.Out, loaded)
+		return nil
+	}
+	b, err := loaded.Build(ctx, target)
+	if err != nil {
+		return err
+	}
+	if err := s.Inputs.Unused(); err != nil {
+		return err
+	}
+	b.Graph.Tags, b.Graph.NoCache = o.tags.Values, o.noCache
+	if o.json {
+		return printJSON(c.Out, b.Graph)
+	}
+	e, err := c.Client()
+	if err != nil {
+		return err
+	}
+	each := cli.Progress(c.Out)
+	if o.quiet {
+		each = func(wire.Message) error { return nil }
+	}
+	id, err := e.Build(ctx, b.Graph, b.WriteLocals, each)
+	if err != nil {
+		return err
+	}
+	if o.quiet {
+		fmt.Fprintln(c.Out, id)
+		return nil
+	}
+	fmt.Fprintln(c.Out, strings.TrimSpace("built "+id+" "+strings.Join(o.tags.Values, " ")))
+	return nil
+}
+
+func listTargets(w io.Writer, loaded *recipe.Script) {
+	for _, name := range loaded.Targets() {
+		doc, _, _ := strings.Cut(strings.TrimSpace(loaded.Doc(name)), "\n")
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-20s %s", name, doc), " "))
+	}
+}

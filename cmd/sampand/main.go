@@ -1,0 +1,236 @@
+// Command sampand is the engine: it keeps containers, images, networks and volumes, and serves Docker's
+// HTTP API and its own on a socket.
+//
+//	options.go, value.go, file.go   what it is told: flags, daemon.json
+//	rooms.go                        every room of the engine is made once, in order, and closed in reverse
+//	system.go                       what it says of itself and of the host
+//	main.go                         the life of the process
+//
+// It may be killed at any moment: containers live on under the monitor, and the next start takes them
+// over. Told to end (SIGTERM, SIGINT) it stops the containers first, unless --live-restore.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/api"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "sampand: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	o := newOptions()
+	flags := pflag.NewFlagSet("sampand", pflag.ContinueOnError)
+	flags.Usage = func() {}
+	o.addFlags(flags)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		fmt.Printf("Usage:  sampand [OPTIONS]\n\nA container engine.\n\nOptions:\n%s", flags.FlagUsages())
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w (see 'sampand --help')", err)
+	case flags.NArg() > 0:
+		return fault.New(fault.Invalid, "unexpected argument %q: expected options only", flags.Arg(0))
+	case o.version:
+		fmt.Printf("Sampan version %s, build %s\n", wire.Release, wire.Commit)
+		return nil
+	}
+	if err := o.read(flags); err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	if o.validate {
+		fmt.Println("configuration OK")
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return fault.New(fault.Forbidden, "sampand needs to be started by root, not by user %d", os.Geteuid())
+	}
+	return serve(o)
+}
+
+var levelNames = []string{"debug", "info", "warn", "error", "fatal"}
+
+var levels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError, "fatal": slog.LevelError + 4,
+}
+
+func (o *options) level() slog.Level {
+	if o.Debug {
+		return slog.LevelDebug
+	}
+	return levels[o.LogLevel]
+}
+
+// serve is the life of the daemon.
+func serve(o *options) (err error) {
+	unix.Umask(0o022)
+	var level slog.LevelVar
+	level.Set(o.level())
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
+
+	// Before anything is made: a signal from here on is an orderly end.
+	ended, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	signal.Ignore(unix.SIGPIPE)
+
+	if err := o.makeRoots(); err != nil {
+		return err
+	}
+	release, err := writePidFile(o.PidFile)
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	e, err := open(ended, o, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+
+	listeners, err := o.listen()
+	if err != nil {
+		return err
+	}
+	server := api.New(api.Options{Docker: e.docker(), Sampan: e.sampan(), TempDir: filepath.Join(o.DataRoot, "tmp"), Logger: log})
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- server.Serve(l) }()
+		log.Info("API listen on " + l.Addr().String())
+	}
+	reload(o, &level, log)
+	systemd.SdNotify(false, systemd.SdNotifyReady) //nolint:errcheck // without systemd there is nobody to tell
+	log.Info("Daemon has completed initialization")
+
+	select {
+	case <-ended.Done():
+		log.Info("Processing signal to end")
+	case err = <-failed:
+	}
+	stop()                                            // a second signal ends the process at once
+	systemd.SdNotify(false, systemd.SdNotifyStopping) //nolint:errcheck // see above
+	return errors.Join(err, e.shutdown(server))
+}
+
+// shutdown refuses new requests, ends the containers, and lets requests in progress come to their end.
+func (e *engine) shutdown(server *api.Server) error {
+	var serving sync.WaitGroup
+	var serverErr error
+	ctx, cancel := context.Background(), func() {}
+	if g := e.o.grace(); g > 0 {
+		ctx, cancel = context.WithTimeout(ctx, g+5*time.Second)
+	}
+	defer cancel()
+	serving.Go(func() { serverErr = server.Shutdown(ctx) })
+	err := e.containers.Shutdown(ctx)
+	serving.Wait()
+	if errors.Is(serverErr, context.DeadlineExceeded) {
+		e.log.Warn("requests were broken off at the end of the daemon")
+		serverErr = nil
+	}
+	return errors.Join(err, serverErr)
+}
+
+// reload reads the log level anew on SIGHUP; the other settings hold until the daemon ends.
+func reload(o *options, level *slog.LevelVar, log *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	go func() {
+		for range hangups {
+			fresh := newOptions()
+			if err := fresh.read(pflag.NewFlagSet("", pflag.ContinueOnError)); err != nil {
+				log.Error("reload", "error", err)
+				continue
+			}
+			o.Debug, o.LogLevel = fresh.Debug, fresh.LogLevel
+			level.Set(fresh.level())
+			log.Info("reloaded the log level from " + o.ConfigFile + "; other settings need a restart")
+		}
+	}()
+}
+
+func (o *options) makeRoots() error {
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{{o.DataRoot, 0o710}, {filepath.Join(o.DataRoot, "tmp"), 0o700}, {o.ExecRoot, 0o711}} {
+		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writePidFile refuses to start beside a daemon whose file it is, and returns how to remove it.
+func writePidFile(path string) (release func(), err error) {
+	if text, err := os.ReadFile(path); err == nil {
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err == nil && pid != os.Getpid() && unix.Kill(pid, 0) == nil && isDaemon(pid) {
+			return nil, fault.New(fault.Conflict, "process with PID %d is still running (pidfile %s)", pid, path)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+		return nil, fmt.Errorf("--pidfile: %w", err)
+	}
+	return func() { os.Remove(path) }, nil
+}
+
+// isDaemon reports whether the process is a daemon of ours: numbers are used again after a crash.
+func isDaemon(pid int) bool {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && strings.TrimSpace(string(name)) == "sampand"
+}
+
+// listen opens every socket or none.
+func (o *options) listen() (all []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range all {
+				l.Close()
+			}
+		}
+	}()
+	var secure *tls.Config
+	if o.TLS || o.TLSVerify {
+		if secure, err = api.ServerTLS(o.TLSCACert, o.TLSCert, o.TLSKey, o.TLSVerify); err != nil {
+			return nil, err
+		}
+	}
+	for _, host := range o.Hosts {
+		list, err := api.Listen(host, api.ListenOptions{Group: o.Group, TLS: secure, AllowPlainTCP: o.AllowPlainTCP})
+		if err != nil {
+			return all, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/sampan-project/sampan/core/api/docker"
+	"github.com/sampan-project/sampan/core/api/sampan"
+	"github.com/sampan-project/sampan/core/build"
+	"github.com/sampan-project/sampan/core/container"
+	"github.com/sampan-project/sampan/core/content"
+	"github.com/sampan-project/sampan/core/event"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/image"
+	"github.com/sampan-project/sampan/core/layer"
+	"github.com/sampan-project/sampan/core/monitor"
+	"github.com/sampan-project/sampan/core/network"
+	"github.com/sampan-project/sampan/core/plugin"
+	"github.com/sampan-project/sampan/core/plugin/driver"
+	"github.com/sampan-project/sampan/core/registry"
+	"github.com/sampan-project/sampan/core/state"
+	"github.com/sampan-project/sampan/core/volume"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// engine is the rooms of a running daemon.
+type engine struct {
+	o   *options
+	log *slog.Logger
+	id  string
+
+	db, runDB  *state.DB
+	events     *event.Log
+	layers     *layer.Store
+	images     *image.Store
+	volumes    *volume.Manager
+	plugins    *plugin.Host
+	drivers    *driver.Set
+	networks   *network.Manager
+	monitor    *monitor.Client
+	containers *container.Manager
+	solver     *build.Solver
+
+	// closers undo what was made, the latest first.
+	closers []func() error
+}
+
+// open makes the rooms, from the ground up, and sets right what a crash has left. When it fails
+// nothing stays open.
+func open(ctx context.Context, o *options, log *slog.Logger) (_ *engine, err error) {
+	e := &engine{o: o, log: log, events: event.NewLog()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	for _, make := range []func(context.Context) error{
+		e.openState, e.openImages, e.openVolumes, e.openNetworks, e.openMonitor, e.openContainers, e.reconcile,
+	} {
+		if err := make(ctx); err != nil {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			return nil, fault.New(fault.Canceled, "told to end while starting")
+		}
+	}
+	return e, nil
+}
+
+func (e *engine) later(fn func() error) { e.closers = append(e.closers, fn) }
+
+// close ends what open made.
+func (e *engine) close() error {
+	var errs []error
+	for i := len(e.closers) - 1; i >= 0; i-- {
+		errs = append(errs, e.closers[i]())
+	}
+	e.closers = nil
+	return errors.Join(errs...)
+}
+
+func (e *engine) openState(context.Context) (err error) {
+	if e.db, err = state.Open(filepath.Join(e.o.DataRoot, "state.db"), state.Options{}); err != nil {
+		return err
+	}
+	e.later(e.db.Close)
+	if e.runDB, err = state.Open(filepath.Join(e.o.ExecRoot, "run.db"), state.Options{NoSync: true}); err != nil {
+		return err
+	}
+	e.later(e.runDB.Close)
+	e.id, err = engineID(filepath.Join(e.o.DataRoot, "engine-id"))
+	return err
+}
+
+func (e *engine) openImages(context.Context) error {
+	blobs, err := content.Open(filepath.Join(e.o.DataRoot, "images"))
+	if err != nil {
+		return err
+	}
+	if e.layers, err = layer.Open(filepath.Join(e.o.DataRoot, "overlay2"), e.log); err != nil {
+		return err
+	}
+	e.later(e.layers.Close)
+	mirrors := map[string][]string{}
+	if len(e.o.Mirrors) > 0 {
+		mirrors["docker.io"] = e.o.Mirrors
+	}
+	e.images, err = image.Open(image.Options{
+		Content: blobs, Layers: e.layers, DB: e.db, Logger: e.log,
+		Registry: registry.New(registry.Options{Insecure: e.o.Insecure, Mirrors: mirrors, Logger: e.log}),
+		// Containers and the build cache stand on images and are made later.
+		InUse:      func(id string) []image.User { return e.containers.ImageUsers(id) },
+		KeepChains: func() []digest.Digest { return e.solver.Chains() },
+		Events: func(action, id string, attributes map[string]string) {
+			e.events.Emit(event.Image, action, id, attributes)
+		},
+	})
+	return err
+}
+
+func (e *engine) openVolumes(context.Context) (err error) {
+	e.volumes, err = volume.NewManager(volume.Options{
+		DB: e.db, Root: filepath.Join(e.o.DataRoot, "volumes"), Logger: e.log,
+		InUse: func(name string) []string { return e.containers.VolumeUsers(name) },
+		Events: func(action, name string, attributes map[string]string) {
+			e.events.Emit(event.Volume, action, name, attributes)
+		},
+	})
+	return err
+}
+
+func (e *engine) openNetworks(context.Context) (err error) {
+	e.plugins, err = plugin.NewHost(plugin.Options{Dirs: e.o.plugins(), RunDir: filepath.Join(e.o.ExecRoot, "plugins"), Logger: e.log})
+	if err != nil {
+		return err
+	}
+	e.later(e.plugins.Close)
+	e.drivers = driver.New(e.plugins)
+	options := network.Options{
+		DB: e.db, RunDB: e.runDB, Drivers: e.drivers, Logger: e.log,
+		DefaultBridge: e.o.Bridge, BIP: e.o.BIP, DNS: e.o.DNS, DNSSearch: e.o.DNSSearch, DNSOptions: e.o.DNSOptions,
+		Events: func(action, id string, attributes map[string]string) {
+			e.events.Emit(event.Network, action, id, attributes)
+		},
+	}
+	if e.o.MTU != 0 {
+		options.DefaultOption = map[string]string{"mtu": strconv.Itoa(e.o.MTU)}
+	}
+	if e.o.HostGateway != "" {
+		if options.HostGateway, err = netip.ParseAddr(e.o.HostGateway); err != nil {
+			return err
+		}
+	}
+	if e.networks, err = network.NewManager(options); err != nil {
+		return err
+	}
+	e.later(e.networks.Close)
+	return nil
+}
+
+func (e *engine) openMonitor(ctx context.Context) error {
+	program, err := runtimeProgram(e.o.Runtime)
+	if err != nil {
+		return err
+	}
+	e.monitor, err = monitor.Ensure(ctx, monitor.EnsureOptions{
+		Socket: filepath.Join(e.o.ExecRoot, "monitor.sock"), Root: filepath.Join(e.o.ExecRoot, "monitor"), Program: program,
+		Log: filepath.Join(e.o.ExecRoot, "monitor.log"), Logger: e.log,
+	})
+	if err != nil {
+		return err
+	}
+	e.later(func() error {
+		if e.containers == nil || e.containers.Running() == 0 {
+			// With containers it is their parent and stays, for the next daemon to find.
+			if err := e.monitor.Shutdown(context.Background()); err != nil && !fault.Is(err, fault.Conflict) {
+				e.log.Warn("end the monitor", "error", err)
+			}
+		}
+		return e.monitor.Close()
+	})
+	return nil
+}
+
+// runtimeProgram finds sampan-runtime: as told, beside this program, in PATH.
+func runtimeProgram(given string) (string, error) {
+	if given != "" {
+		path, err := exec.LookPath(given)
+		if err != nil {
+			return "", fmt.Errorf("--runtime-path: %w", err)
+		}
+		return filepath.Abs(path)
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "sampan-runtime")
+		if _, err := os.Stat(beside); err == nil {
+			return beside, nil
+		}
+	}
+	path, err := exec.LookPath("sampan-runtime")
+	if err != nil {
+		return "", fault.New(fault.NotFound, "sampan-runtime: expected it beside sampand or in PATH, or --runtime-path")
+	}
+	return path, nil
+}
+
+func (e *engine) openContainers(context.Context) (err error) {
+	e.containers, err = container.New(container.Options{
+		DB: e.db, RunDB: e.runDB, Images: e.images, Layers: e.layers, Network: e.networks, Volumes: e.volumes,
+		Monitor: e.monitor, Events: e.events, Logger: e.log, Root: e.o.DataRoot, ExecRoot: e.o.ExecRoot,
+		CgroupParent: e.o.CgroupParent, DefaultLog: wire.LogConfig{Type: e.o.LogDriver, Config: e.o.LogOptions},
+		DefaultUlimits: e.o.Ulimits, DefaultShmSize: e.o.ShmSize, LiveRestore: e.o.LiveRestore,
+	})
+	if err != nil {
+		return err
+	}
+	e.solver = build.New(build.Options{
+		Images: e.images, Layers: e.layers, Executor: e.containers, DB: e.db, Root: filepath.Join(e.o.DataRoot, "build"), Logger: e.log,
+	})
+	return nil
+}
+
+// reconcile sets right what a crash has left. What cannot be is told and does not keep the others from
+// their engine.
+func (e *engine) reconcile(ctx context.Context) error {
+	if err := e.db.Recover(ctx, e.containers.Undo()); err != nil {
+		e.log.Error("take back what was cut off", "error", err)
+	}
+	if err := e.images.Reconcile(ctx, e.containers.IDs()); err != nil {
+		e.log.Error("reconcile images", "error", err)
+	}
+	return e.containers.Reconcile(ctx)
+}
+
+func (e *engine) docker() docker.Backends {
+	return docker.Backends{
+		Containers: e.containers, Images: e.images, Networks: e.networks, Volumes: e.volumes, Events: e.events,
+		System: system{e}, Builder: e.solver,
+	}
+}
+
+func (e *engine) sampan() sampan.Backends {
+	return sampan.Backends{Build: e.solver, Plugins: e.drivers}
+}

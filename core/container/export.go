@@ -1,0 +1,78 @@
+package container
+
+import (
+	"context"
+	"io"
+
+	"github.com/sampan-project/sampan/core/container/archive"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/image"
+)
+
+// Export writes the container's root filesystem as a tar archive, without what is mounted in it.
+func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
+	c, err := m.find(ref)
+	if err != nil {
+		return err
+	}
+	root, err := m.openRoot(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := archive.Write(w, root, archive.WriteOptions{OneMount: true}); err != nil {
+		return err
+	}
+	rec, _ := c.snapshot()
+	m.emit(&rec, "export")
+	return nil
+}
+
+// Commit makes an image of what the container has written, and returns its id.
+func (m *Manager) Commit(ctx context.Context, ref string, o CommitOptions) (string, error) {
+	c, err := m.find(ref)
+	if err != nil {
+		return "", err
+	}
+	rec, st := c.snapshot()
+	config := rec.Config
+	if o.Config != nil {
+		own := *o.Config
+		merge(&own, &config)
+		config = own
+	}
+	config.Image = ""
+	for _, change := range o.Changes {
+		if err := image.ParseChange(&config, change); err != nil {
+			return "", err
+		}
+	}
+	base, err := m.o.Images.Get(ctx, rec.ImageID.String())
+	if fault.Is(err, fault.NotFound) {
+		return "", fault.New(fault.Conflict, "cannot commit container %s: its image %s was removed", rec.Name, rec.ImageID)
+	}
+	if err != nil {
+		return "", err
+	}
+	if o.Pause && st.Phase == running {
+		if err := m.Pause(ctx, rec.ID); err != nil {
+			return "", err
+		}
+		defer func() {
+			if err := m.resume(context.WithoutCancel(ctx), c); err != nil {
+				m.log.Error("resume a container after its commit", "container", rec.ID, "error", err)
+			}
+		}()
+	}
+	request := image.CommitRequest{Base: base, SnapshotKey: rec.ID, Config: config, Author: o.Author, Comment: o.Comment, CreatedBy: command(&rec.Config)}
+	if o.Reference != "" {
+		request.Names = []string{o.Reference}
+	}
+	img, err := m.o.Images.Commit(ctx, request)
+	if err != nil {
+		return "", err
+	}
+	m.emit(&rec, "commit", "comment", o.Comment, "imageID", img.ID.String(), "imageRef", o.Reference)
+	return img.ID.String(), nil
+}
+

@@ -1,0 +1,77 @@
+package image
+
+import (
+	"context"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// Prune removes images that no container uses: nameless ones, or all with the filter dangling=false.
+// The filters until, label and label! choose among them.
+func (s *Store) Prune(ctx context.Context, filters map[string][]string) (wire.ImagesPrune, error) {
+	answer := wire.ImagesPrune{ImagesDeleted: []wire.ImageDelete{}}
+	nameless := true
+	for _, v := range filters["dangling"] {
+		is, err := parseBool("dangling", v)
+		if err != nil {
+			return answer, err
+		}
+		nameless = is
+	}
+	choose, err := s.filter(only(filters, "until", "label", "label!"))
+	if err != nil {
+		return answer, err
+	}
+	before := s.diskUsage()
+	s.change.Lock()
+	defer s.change.Unlock()
+	rm := remover{s: s, prune: true, out: answer.ImagesDeleted}
+	for _, e := range s.all() {
+		if err := ctx.Err(); err != nil {
+			return answer, err
+		}
+		e = s.byID(e.record.ID)
+		if e == nil || nameless && !e.dangling() || !choose(e) || len(s.o.InUse(e.record.ID.String())) > 0 || len(s.children(e.record.ID)) > 0 {
+			continue
+		}
+		if e, err = rm.untagAll(e); err == nil {
+			err = rm.remove(ctx, e, true)
+		}
+		if err != nil && !fault.Is(err, fault.Conflict) {
+			return answer, err
+		}
+	}
+	answer.ImagesDeleted = rm.out
+	answer.SpaceReclaimed = uint64(max(0, before-s.diskUsage()))
+	s.o.Events("prune", "", map[string]string{})
+	return answer, nil
+}
+
+// diskUsage is what layers and blobs take.
+func (s *Store) diskUsage() int64 {
+	var sum int64
+	for _, l := range s.o.Layers.Layers() {
+		sum += l.Size
+	}
+	seen := map[string]bool{}
+	for _, e := range s.all() {
+		for _, l := range e.Layers {
+			if !seen[string(l.Blob.Digest)] {
+				seen[string(l.Blob.Digest)] = true
+				sum += l.Blob.Size
+			}
+		}
+	}
+	return sum
+}
+
+func only(filters map[string][]string, keys ...string) map[string][]string {
+	some := map[string][]string{}
+	for _, k := range keys {
+		if v, ok := filters[k]; ok {
+			some[k] = v
+		}
+	}
+	return some
+}

@@ -1,0 +1,208 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/state"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// Remove takes a name from an image, and removes the image when it was the last; an ID removes the
+// image with all its names when they are of one repository. The rules, and the words of the
+// conflicts, are those of Docker's `rmi`. Without noPrune, nameless images below it go too.
+func (s *Store) Remove(ctx context.Context, ref string, force, noPrune bool) ([]wire.ImageDelete, error) {
+	s.change.Lock()
+	defer s.change.Unlock()
+	e, err := s.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	rm := remover{s: s, force: force, prune: !noPrune, out: []wire.ImageDelete{}}
+	if e.isID(ref) {
+		err = rm.byID(ctx, e)
+	} else {
+		err = rm.byName(ctx, e, ref)
+	}
+	return rm.out, err
+}
+
+// remover is one Remove; its store's change is held.
+type remover struct {
+	s            *Store
+	force, prune bool
+	out          []wire.ImageDelete
+}
+
+func (rm *remover) byName(ctx context.Context, e *entry, ref string) error {
+	named, err := parseName(ref)
+	if err != nil {
+		return err
+	}
+	users := rm.s.o.InUse(e.record.ID.String())
+	if !rm.force && e.oneRepository() && len(users) > 0 {
+		return fault.New(fault.Conflict, "conflict: unable to remove repository reference %q (must force) - container %.12s is using its referenced image %s",
+			ref, users[0].ContainerID, short(e.record.ID))
+	}
+	named = reference.TagNameOnly(named)
+	digested, isDigest := named.(reference.Digested)
+	canonical := named.String()
+	if isDigest {
+		canonical = named.Name() + "@" + digested.Digest().String()
+	}
+	if e, err = rm.untag(e, canonical); err != nil {
+		return err
+	}
+	if !isDigest && !slices.ContainsFunc(e.Tags, func(t string) bool { return repository(t) == named.Name() }) {
+		// Digests of a repository without tags name nothing that a person knows.
+		for _, d := range slices.Clone(e.record.Digests) {
+			if repository(d) != named.Name() {
+				continue
+			}
+			if e, err = rm.untag(e, d); err != nil {
+				return err
+			}
+		}
+	}
+	if !e.dangling() {
+		return nil
+	}
+	return rm.remove(ctx, e, true)
+}
+
+func (rm *remover) byID(ctx context.Context, e *entry) (err error) {
+	if e.oneRepository() {
+		if err := rm.conflict(e, false); err != nil {
+			return err
+		}
+		if e, err = rm.untagAll(e); err != nil {
+			return err
+		}
+	}
+	return rm.remove(ctx, e, false)
+}
+
+// oneRepository reports whether all names of an image are one tag at most, and digests of its repository.
+func (e *entry) oneRepository() bool {
+	if len(e.Tags) > 1 {
+		return false
+	}
+	for _, d := range e.record.Digests {
+		for _, other := range slices.Concat(e.Tags, e.record.Digests) {
+			if repository(other) != repository(d) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (rm *remover) untag(e *entry, ref string) (*entry, error) {
+	if err := rm.s.untag(e, ref); err != nil {
+		return nil, err
+	}
+	rm.out = append(rm.out, wire.ImageDelete{Untagged: familiarString(ref)})
+	return rm.s.byID(e.record.ID), nil
+}
+
+func (rm *remover) untagAll(e *entry) (_ *entry, err error) {
+	for _, ref := range slices.Concat(e.Tags, e.record.Digests) {
+		if e, err = rm.untag(e, ref); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// conflict says why an image cannot be removed. names is whether it may have no names either.
+func (rm *remover) conflict(e *entry, names bool) error {
+	hard := func(why string) error {
+		return fault.New(fault.Conflict, "conflict: unable to delete %s (cannot be forced) - %s", short(e.record.ID), why)
+	}
+	soft := func(why string) error {
+		return fault.New(fault.Conflict, "conflict: unable to delete %s (must be forced) - %s", short(e.record.ID), why)
+	}
+	if len(rm.s.children(e.record.ID)) > 0 {
+		return hard("image has dependent child images")
+	}
+	users := rm.s.o.InUse(e.record.ID.String())
+	for _, u := range users {
+		if u.Running {
+			return hard(fmt.Sprintf("image is being used by running container %.12s", u.ContainerID))
+		}
+	}
+	if rm.force {
+		return nil
+	}
+	if names && !e.dangling() {
+		return soft("image is referenced in multiple repositories")
+	}
+	if len(users) > 0 {
+		return soft(fmt.Sprintf("image is being used by stopped container %.12s", users[0].ContainerID))
+	}
+	return nil
+}
+
+// remove removes an image and, with prune, nameless ones below it. quiet leaves an image that is in
+// use and tells nobody: only its name was to be removed.
+func (rm *remover) remove(ctx context.Context, e *entry, quiet bool) error {
+	if err := rm.conflict(e, true); err != nil {
+		// An image that lost its last name while nobody uses it would be forgotten: that is told.
+		used := len(rm.s.o.InUse(e.record.ID.String())) > 0 || len(rm.s.children(e.record.ID)) > 0
+		if quiet && (!e.dangling() || used) {
+			return nil
+		}
+		return err
+	}
+	e, err := rm.untagAll(e)
+	if err != nil {
+		return err
+	}
+	gone, err := rm.s.drop(e)
+	if err != nil {
+		return err
+	}
+	rm.out = append(rm.out, wire.ImageDelete{Deleted: e.record.ID.String()})
+	for _, chain := range gone {
+		rm.out = append(rm.out, wire.ImageDelete{Deleted: chain.String()})
+	}
+	parent := rm.s.byID(e.record.Parent)
+	if !rm.prune || parent == nil || !parent.dangling() {
+		return nil
+	}
+	below := remover{s: rm.s, prune: true, out: rm.out}
+	err = below.remove(ctx, parent, true)
+	rm.out = below.out
+	return err
+}
+
+// drop removes the row of an image, and what it alone used; it returns the layers that are gone.
+// The caller holds change.
+func (s *Store) drop(e *entry) ([]digest.Digest, error) {
+	id := e.record.ID
+	err := s.o.DB.Update(func(tx *state.Tx) error { return s.rows.In(tx).Delete(id.String()) })
+	if err != nil {
+		return nil, fmt.Errorf("remove image %s: %w", id, err)
+	}
+	s.mu.Lock()
+	delete(s.images, id)
+	for _, t := range e.Tags {
+		if s.tags[t] == id {
+			delete(s.tags, t)
+		}
+	}
+	s.mu.Unlock()
+	s.writeIndex()
+	var chains []digest.Digest
+	for _, l := range slices.Backward(e.Layers) {
+		chains = append(chains, l.Chain)
+	}
+	gone := s.sweep(e.blobs(), chains)
+	s.o.Events("delete", id.String(), map[string]string{"name": id.String()})
+	return gone, nil
+}

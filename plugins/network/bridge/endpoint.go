@@ -1,0 +1,236 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/plugins/sdk"
+)
+
+// From linux/veth.h, linux/if_link.h: what x/sys lacks.
+const (
+	vethInfoPeer         = 1
+	brportIsolated       = 33
+	inet6AddrGenMode     = 8
+	inet6AddrGenModeNone = 1
+)
+
+func endpointMark(n bridgeNetwork, e sdk.Endpoint) mark {
+	return mark{n.Owner, "endpoint", e.ID[:12]}
+}
+
+// createPair makes the veth pair: the host's end in the bridge and up, the other in the namespace under its
+// name there. One system call; the interface was never visible under another name or place.
+func createPair(n bridgeNetwork, e sdk.Endpoint, bridge *link, ns *os.File) []request {
+	name := hostInterface(e.ID)
+	mtu := uint32(n.Options.MTU)
+	peer := append(ifinfo(0, 0, 0), attributes(func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.IFLA_IFNAME, e.Interface)
+		ae.Bytes(unix.IFLA_ADDRESS, macFor(e))
+		ae.Uint32(unix.IFLA_MTU, mtu)
+		ae.Uint32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))
+	})...)
+	requests := []request{{
+		what: "create interface " + name,
+		message: message(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, ifinfo(0, 0, 0), func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.IFLA_IFNAME, name)
+			ae.Uint32(unix.IFLA_MTU, mtu)
+			nested(ae, unix.IFLA_LINKINFO, func(info *netlink.AttributeEncoder) {
+				info.String(unix.IFLA_INFO_KIND, "veth")
+				nested(info, unix.IFLA_INFO_DATA, func(data *netlink.AttributeEncoder) { data.Bytes(vethInfoPeer, peer) })
+			})
+		}),
+	}}
+	return append(requests, placePort(n, e, bridge)...)
+}
+
+// placePort marks the host's end, puts it into the bridge and brings it up.
+func placePort(n bridgeNetwork, e sdk.Endpoint, bridge *link) []request {
+	name := hostInterface(e.ID)
+	requests := []request{{
+		what: "put " + name + " into bridge " + bridge.name,
+		message: message(unix.RTM_SETLINK, 0, ifinfo(0, unix.IFF_UP, unix.IFF_UP), func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.IFLA_IFNAME, name)
+			ae.String(unix.IFLA_IFALIAS, endpointMark(n, e).String())
+			ae.Uint32(unix.IFLA_MASTER, uint32(bridge.index))
+			// The port needs no address of its own.
+			nested(ae, unix.IFLA_AF_SPEC, func(spec *netlink.AttributeEncoder) {
+				nested(spec, unix.AF_INET6, func(v6 *netlink.AttributeEncoder) { v6.Uint8(inet6AddrGenMode, inet6AddrGenModeNone) })
+			})
+		}),
+	}}
+	isolated := uint8(0)
+	if !n.Options.ICC {
+		isolated = 1
+	}
+	// An isolated port talks to the bridge itself and to no other isolated port: bridge(8).
+	return append(requests, request{
+		what: "isolate " + name,
+		message: message(unix.RTM_NEWLINK, 0, ifinfo(0, 0, 0), func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.IFLA_IFNAME, name)
+			nested(ae, unix.IFLA_LINKINFO, func(info *netlink.AttributeEncoder) {
+				info.String(unix.IFLA_INFO_SLAVE_KIND, "bridge")
+				nested(info, unix.IFLA_INFO_SLAVE_DATA, func(port *netlink.AttributeEncoder) { port.Uint8(brportIsolated, isolated) })
+			})
+		}),
+	})
+}
+
+func macFor(e sdk.Endpoint) net.HardwareAddr {
+	if e.MAC != nil {
+		return e.MAC
+	}
+	return macOf(e.ID)
+}
+
+// pair makes the endpoint's veth pair, or finds it. It reports whether it is new.
+func (d *driver) pair(n bridgeNetwork, e sdk.Endpoint, bridge *link, ns *os.File) (fresh bool, err error) {
+	err = d.host.do(createPair(n, e, bridge, ns)...)
+	if !errors.Is(err, unix.EEXIST) {
+		return true, err
+	}
+	// Either the host's end is there from before, or the name is taken inside.
+	l, err := d.host.linkByName(hostInterface(e.ID))
+	if err != nil {
+		return false, err
+	}
+	inside, err := interfaceIn(ns, e.Interface)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case l == nil:
+		return false, sdk.Errorf(sdk.Conflict, "interface %s is in the namespace already", e.Interface)
+	case l.alias != "" && l.alias != endpointMark(n, e).String():
+		return false, sdk.Errorf(sdk.Conflict, "interface %s is there and has the mark %q", l.name, l.alias)
+	case inside == nil:
+		// The other end is in another namespace, or has another name.
+		if err := d.host.do(deleteLink(l.name)); err != nil {
+			return false, err
+		}
+		return true, d.host.do(createPair(n, e, bridge, ns)...)
+	}
+	return false, d.host.do(placePort(n, e, bridge)...)
+}
+
+func interfaceIn(ns *os.File, name string) (l *link, err error) {
+	err = inNamespace(ns, func(r *rtnl) error {
+		l, err = r.linkByName(name)
+		return err
+	})
+	return l, err
+}
+
+// configure gives the interface in the namespace its addresses and routes and brings it up.
+func configure(e sdk.Endpoint, ns *os.File, fresh bool) error {
+	return inNamespace(ns, func(r *rtnl) error {
+		l, err := r.linkByName(e.Interface)
+		if err != nil {
+			return err
+		}
+		if l == nil {
+			return sdk.Errorf(sdk.NotFound, "interface %s is not in the namespace", e.Interface)
+		}
+		if err := insideSettings(e); err != nil {
+			return err
+		}
+		var requests []request
+		if !fresh {
+			if requests, err = r.outdated(e, l.index); err != nil {
+				return err
+			}
+		}
+		for _, a := range e.Addresses {
+			if a.Addr().Is4() {
+				requests = append(requests, addAddress(l.index, a))
+			}
+		}
+		requests = append(requests, setUp(e.Interface))
+		for _, a := range e.Addresses {
+			if a.Addr().Is6() {
+				requests = append(requests, addAddress(l.index, a))
+			}
+		}
+		for _, g := range e.Gateways {
+			requests = append(requests, addDefaultRoute(l.index, g))
+		}
+		return r.do(requests...)
+	})
+}
+
+// outdated are the requests that take away what an endpoint had and should not have.
+func (r *rtnl) outdated(e sdk.Endpoint, index int) ([]request, error) {
+	have, err := r.addresses(index)
+	if err != nil {
+		return nil, err
+	}
+	var requests []request
+	for _, a := range have {
+		if !slices.Contains(e.Addresses, a) {
+			requests = append(requests, deleteAddress(index, a))
+		}
+	}
+	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if !slices.ContainsFunc(e.Gateways, func(g netip.Addr) bool { return g.Is4() == any.Is4() }) {
+			requests = append(requests, deleteDefaultRoute(index, any))
+		}
+	}
+	return requests, nil
+}
+
+// insideSettings are the kernel's settings for the interface. Arp_notify has the neighbours told
+// when it comes up: the address may have been another container's a moment ago.
+func insideSettings(e sdk.Endpoint) error {
+	off := "1"
+	for _, a := range e.Addresses {
+		if a.Addr().Is6() {
+			off = "0"
+		}
+	}
+	if err := sysctl("ipv6/conf/"+e.Interface+"/disable_ipv6", off); err != nil {
+		return err
+	}
+	return sysctl("ipv4/conf/"+e.Interface+"/arp_notify", "1")
+}
+
+// inNamespace runs fn on a thread in the namespace, with a socket there.
+func inNamespace(ns *os.File, fn func(*rtnl) error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			runtime.UnlockOSThread()
+			result <- err
+			return
+		}
+		defer home.Close()
+		err = fmt.Errorf("panic in a network namespace")
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic in a network namespace: %v", p)
+			}
+			// A thread that cannot go home stays locked, and Go ends it with this goroutine.
+			if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+				runtime.UnlockOSThread()
+			}
+			result <- err
+		}()
+		if e := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); e != nil {
+			err = fmt.Errorf("enter network namespace %s: %w", ns.Name(), e)
+			return
+		}
+		r := &rtnl{}
+		defer r.close()
+		err = fn(r)
+	}()
+	return <-result
+}
