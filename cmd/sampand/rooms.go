@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/sampan-project/sampan/core/api/docker"
 	"github.com/sampan-project/sampan/core/api/sampan"
 	"github.com/sampan-project/sampan/core/build"
@@ -117,9 +115,8 @@ func (e *engine) openImages(context.Context) error {
 	e.images, err = image.Open(image.Options{
 		Content: blobs, Layers: e.layers, DB: e.db, Logger: e.log,
 		Registry: registry.New(registry.Options{Insecure: e.o.Insecure, Mirrors: mirrors, Logger: e.log}),
-		// Containers and the build cache stand on images and are made later.
-		InUse:      func(id string) []image.User { return e.containers.ImageUsers(id) },
-		KeepChains: func() []digest.Digest { return e.solver.Chains() },
+		// Containers stand on images and are made later.
+		InUse: func(id string) []image.User { return e.containers.ImageUsers(id) },
 		Events: func(action, id string, attributes map[string]string) {
 			e.events.Emit(event.Image, action, id, attributes)
 		},

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sampan-project/sampan/core/fault"
@@ -59,7 +57,7 @@ func (v *solve) cached(ctx context.Context, key string) *image.Image {
 // save writes the row of a step that has run.
 func (v *solve) save(key string, op operation, parents []string, img *image.Image, began time.Time) error {
 	r := record{
-		Key: key, Image: img.ID.String(), Parents: parents, Description: op.describe(), Type: "config",
+		Key: key, Image: img.ID.String(), Parents: parents, Description: printable(op.describe(), maxTitle), Type: "config",
 		Created: began, Used: time.Now(), Uses: 1,
 	}
 	switch op.(type) {
@@ -161,7 +159,7 @@ func (s *Solver) Usage(ctx context.Context) ([]wire.BuildCacheRecord, error) {
 	for _, r := range rows {
 		used := r.Used.Format(time.RFC3339Nano)
 		list = append(list, wire.BuildCacheRecord{
-			ID: r.Key, Parents: r.Parents, Type: r.typeName(), Description: printable(r.Description, maxTitle),
+			ID: r.Key, Parents: r.Parents, Type: r.typeName(), Description: r.Description,
 			InUse: s.busy(r.Key), Shared: images[r.Image] > 1 || r.Result, Size: r.Size,
 			CreatedAt: r.Created.Format(time.RFC3339Nano), LastUsedAt: &used, UsageCount: r.Uses,
 		})
@@ -190,136 +188,6 @@ func (r record) typeName() string {
 	return "source.local"
 }
 
-// Prune removes cached steps that no running build stands on: those that led to no result that
-// exists, or with all every one, and the cache mounts too. Filters are until (a duration or a time: not
-// used since), id and type.
-func (s *Solver) Prune(ctx context.Context, all bool, filters map[string][]string) (wire.BuildPrune, error) {
-	answer := wire.BuildPrune{CachesDeleted: []string{}}
-	match, err := pruneFilter(filters, time.Now())
-	if err != nil {
-		return answer, err
-	}
-	rows, err := s.records.List()
-	if err != nil {
-		return answer, err
-	}
-	wanted := map[string]bool{} // keys below a result
-	if !all {
-		wanted = s.belowResults(ctx, rows)
-	}
-	// Children before their parents: an image on which another stands cannot be removed.
-	slices.SortStableFunc(rows, func(a, b record) int { return b.Created.Compare(a.Created) })
-	for _, r := range rows {
-		if err := ctx.Err(); err != nil {
-			return answer, err
-		}
-		if wanted[r.Key] || s.busy(r.Key) || !match(r) {
-			continue
-		}
-		freed, err := s.drop(ctx, r)
-		if err != nil {
-			return answer, err
-		}
-		answer.CachesDeleted = append(answer.CachesDeleted, r.Key)
-		answer.SpaceReclaimed += freed
-	}
-	if all && len(filters) == 0 {
-		err = s.dropCacheMounts(ctx, &answer)
-	}
-	return answer, err
-}
-
-// belowResults returns the keys of results whose images exist, and of all that they came from.
-func (s *Solver) belowResults(ctx context.Context, rows []record) map[string]bool {
-	byKey := map[string]record{}
-	var todo []string
-	for _, r := range rows {
-		byKey[r.Key] = r
-		if r.Result {
-			if _, err := s.o.Images.Get(ctx, r.Image); err == nil {
-				todo = append(todo, r.Key)
-			}
-		}
-	}
-	below := map[string]bool{}
-	for len(todo) > 0 {
-		key := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if !below[key] {
-			below[key] = true
-			todo = append(todo, byKey[key].Parents...)
-		}
-	}
-	return below
-}
-
-// drop forgets a row, and removes its image when nothing else wants it.
-func (s *Solver) drop(ctx context.Context, r record) (freed uint64, err error) {
-	if err := s.records.Delete(r.Key); err != nil {
-		return 0, err
-	}
-	if r.Result {
-		return 0, nil
-	}
-	img, err := s.o.Images.Get(ctx, r.Image)
-	if err != nil || len(img.Names) > 0 {
-		return 0, nil //nolint:nilerr // it is gone already, or it is somebody's
-	}
-	_, err = s.o.Images.Remove(ctx, r.Image, false, true)
-	switch {
-	case fault.Is(err, fault.NotFound), fault.Is(err, fault.Conflict):
-		return 0, nil // a container or another image stands on it
-	case err != nil:
-		return 0, fmt.Errorf("prune build cache: %w", err)
-	}
-	return uint64(max(0, r.Size)), nil
-}
-
-func pruneFilter(filters map[string][]string, now time.Time) (func(record) bool, error) {
-	var before time.Time
-	var ids, types []string
-	for name, values := range filters {
-		switch name {
-		case "until", "unused-for":
-			for _, value := range values {
-				t, err := moment(value, now)
-				if err != nil {
-					return nil, &fault.Field{Field: "filter " + name, Given: value, Expected: "a duration such as 24h, or a time such as 2026-01-31T10:00:00Z"}
-				}
-				before = t
-			}
-		case "id":
-			ids = values
-		case "type":
-			types = values
-		default:
-			known := []string{"until", "unused-for", "id", "type"}
-			return nil, &fault.Field{Field: "filter", Given: name, Expected: "one of " + strings.Join(known, ", "), Nearest: fault.Nearest(name, known)}
-		}
-	}
-	return func(r record) bool {
-		return (before.IsZero() || r.Used.Before(before)) &&
-			(len(ids) == 0 || slices.ContainsFunc(ids, func(id string) bool { return id != "" && strings.HasPrefix(r.Key, id) })) &&
-			(len(types) == 0 || slices.Contains(types, r.typeName()))
-	}, nil
-}
-
-// moment reads a duration before now, a time or a number of seconds since 1970.
-func moment(s string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return now.Add(-d), nil
-	}
-	if d, err := time.ParseDuration(s + "s"); err == nil && s != "" {
-		return time.Unix(0, d.Nanoseconds()), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, errors.New("no time")
-}
-
 // A cache mount is a directory below caches/, named by the digest of its name, with the name in a
 // file beside it.
 const nameSuffix = ".name"
@@ -331,7 +199,7 @@ func (s *Solver) cacheMounts() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && len(e.Name()) == cacheIDLen {
 			ids = append(ids, e.Name())
 		}
 	}
@@ -345,29 +213,6 @@ func (s *Solver) cacheMountName(id string) string {
 		return id
 	}
 	return printable(string(name), 300)
-}
-
-func (s *Solver) dropCacheMounts(ctx context.Context, answer *wire.BuildPrune) error {
-	ids, err := s.cacheMounts()
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if s.busy(id) {
-			continue
-		}
-		dir := filepath.Join(s.o.Root, cacheName, id)
-		size, err := treeSize(ctx, dir)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(os.RemoveAll(dir), os.RemoveAll(dir+nameSuffix)); err != nil {
-			return fmt.Errorf("prune build cache: %w", err)
-		}
-		answer.CachesDeleted = append(answer.CachesDeleted, id)
-		answer.SpaceReclaimed += uint64(size)
-	}
-	return nil
 }
 
 // treeSize is the bytes of the regular files in a directory.

@@ -203,7 +203,7 @@ func (c *configStep) describe() string {
 	if len(parts) == 0 {
 		return "CONFIG"
 	}
-	return printable(strings.Join(parts, "; "), maxTitle)
+	return printable(strings.Join(parts, "; "), maxHistory)
 }
 
 func jsonText(list []string) string {

@@ -38,7 +38,7 @@ func (c *copyStep) describe() string {
 	if from := c.value(c.n.From); from.local != nil {
 		source = strings.TrimPrefix(path.Join(from.local.name, source), "./")
 	}
-	return printable(b.String()+" "+source+" "+c.n.Dest, maxTitle)
+	return printable(b.String()+" "+source+" "+c.n.Dest, maxHistory)
 }
 
 func (c *copyStep) key(ctx context.Context) (string, error) {

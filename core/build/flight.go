@@ -29,25 +29,21 @@ type flight struct {
 // as long as one build waits for it. The build that began it waits for its end in any case: its
 // files are in use until then.
 func (f *flights) do(ctx context.Context, key string, line *stepLine, fn func(context.Context, *stepLog) (*image.Image, error)) (*image.Image, error) {
-	for {
-		fl, mine := f.board(ctx, key, fn)
-		line.follow(ctx, fl.log)
-		if ctx.Err() != nil {
-			f.leave(fl)
-			if mine {
-				<-fl.done
-			}
-			return nil, context.Cause(ctx)
+	fl, mine := f.board(ctx, key, fn)
+	line.follow(ctx, fl.log)
+	if ctx.Err() != nil {
+		f.leave(fl)
+		if mine {
+			<-fl.done
 		}
-		<-fl.done
-		if !mine && fl.image == nil && fl.err != nil && context.Cause(ctx) == nil && fl.canceled() {
-			continue // it was canceled just before this build came
-		}
-		return fl.image, fl.err
+		return nil, context.Cause(ctx)
 	}
+	<-fl.done
+	return fl.image, fl.err
 }
 
-// board returns the flight of a key and whether it was begun by this call.
+// board returns the flight of a key and whether it was begun by this call. One that everybody has left
+// is not joined: it is about to end without a result.
 func (f *flights) board(ctx context.Context, key string, fn func(context.Context, *stepLog) (*image.Image, error)) (*flight, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,6 +76,3 @@ func (f *flights) leave(fl *flight) {
 		fl.cancel()
 	}
 }
-
-// canceled reports whether everybody had left the flight. It is valid when it is done.
-func (fl *flight) canceled() bool { return fl.waiters == 0 }

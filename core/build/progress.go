@@ -57,8 +57,12 @@ type stepLine struct {
 	rest  []byte // output that is no whole line yet
 }
 
-// maxTitle bounds how much of a command is repeated in the heading of its step.
-const maxTitle = 400
+// maxTitle bounds how much of a command is repeated in headings and messages, maxHistory in the history
+// of an image.
+const (
+	maxTitle   = 400
+	maxHistory = 16 << 10
+)
 
 func (p *printer) step(title string) *stepLine {
 	p.mu.Lock()

@@ -31,7 +31,7 @@ type runStep struct {
 func (r *runStep) base() result { return r.value(r.n.Base) }
 
 func (r *runStep) describe() string {
-	return printable("RUN "+strings.Join(r.n.Args, " "), maxTitle)
+	return printable("RUN "+strings.Join(r.n.Args, " "), maxHistory)
 }
 
 func (r *runStep) key(ctx context.Context) (string, error) {
@@ -153,7 +153,9 @@ func (r *runStep) mounts(ctx context.Context) ([]mount.Mount, error) {
 	return list, nil
 }
 
-func cacheID(name string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:32] }
+const cacheIDLen = 32
+
+func cacheID(name string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:cacheIDLen] }
 
 // cacheMount is a directory that steps of all builds share, and that is there the next time.
 func (r *runStep) cacheMount(m wire.BuildMount) (mount.Mount, error) {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/url"
 
@@ -81,4 +82,26 @@ func (c *Client) Events(ctx context.Context, o EventsOptions, each func(wire.Eve
 // RegistryLogin asks a registry, through the server, whether auth is good.
 func (c *Client) RegistryLogin(ctx context.Context, auth wire.AuthConfig) (wire.AuthResponse, error) {
 	return post[wire.AuthResponse](ctx, c, "/auth", nil, auth)
+}
+
+// BuildPrune removes records of the build cache: those that are not used, or all.
+func (c *Client) BuildPrune(ctx context.Context, all bool, f Filters) (wire.BuildPrune, error) {
+	q := url.Values{}
+	setBool(q, "all", all)
+	if err := setFilters(q, f); err != nil {
+		return wire.BuildPrune{}, err
+	}
+	return post[wire.BuildPrune](ctx, c, "/build/prune", q, nil)
+}
+
+// HalfCloser is a connection of which one direction can be ended.
+type HalfCloser interface{ CloseWrite() error }
+
+// Dial opens a connection to the server on which nothing was said yet.
+func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
+	conn, err := c.dialer.dial(ctx)
+	if err != nil {
+		return nil, transportError(ctx, err)
+	}
+	return conn, nil
 }

@@ -316,4 +316,3 @@ func (m *Manager) runningExecs(c *Container) (ids []string) {
 	slices.Sort(ids)
 	return ids
 }
-

@@ -42,10 +42,8 @@ func (m *Manager) Commit(ctx context.Context, ref string, o CommitOptions) (stri
 		config = own
 	}
 	config.Image = ""
-	for _, change := range o.Changes {
-		if err := image.ParseChange(&config, change); err != nil {
-			return "", err
-		}
+	if err := image.ParseChanges(&config, o.Changes); err != nil {
+		return "", err
 	}
 	base, err := m.o.Images.Get(ctx, rec.ImageID.String())
 	if fault.Is(err, fault.NotFound) {
@@ -75,4 +73,3 @@ func (m *Manager) Commit(ctx context.Context, ref string, o CommitOptions) (stri
 	m.emit(&rec, "commit", "comment", o.Comment, "imageID", img.ID.String(), "imageRef", o.Reference)
 	return img.ID.String(), nil
 }
-

@@ -84,7 +84,9 @@ func (p *prober) wait() time.Duration {
 	return cmp.Or(time.Duration(p.check.Interval), probeInterval)
 }
 
-func (p *prober) inStartPeriod() bool { return time.Since(p.began) < time.Duration(p.check.StartPeriod) }
+func (p *prober) inStartPeriod() bool {
+	return time.Since(p.began) < time.Duration(p.check.StartPeriod)
+}
 
 // probe runs the command once.
 func (p *prober) probe(ctx context.Context) wire.HealthResult {

@@ -90,4 +90,3 @@ func details(attributes map[string]string) string {
 	}
 	return strings.Join(parts, ",")
 }
-

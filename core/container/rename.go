@@ -49,6 +49,9 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 	if err != nil {
 		return fmt.Errorf("rename container %s: %w", old, err)
 	}
+	if err := m.o.Network.Rename(ctx, c.id, name); err != nil && !fault.Is(err, fault.NotFound) {
+		m.log.Warn("tell the networks a container's new name", "container", c.id, "error", err)
+	}
 	m.emit(&rec, "rename", "oldName", "/"+old)
 	return nil
 }

@@ -49,6 +49,7 @@ type Network interface {
 	Leave(ctx context.Context, containerID string) error
 	ConnectRunning(ctx context.Context, ref, containerID string, pid int, e *wire.EndpointSettings) (*network.Sandbox, error)
 	DisconnectRunning(ctx context.Context, ref, containerID string, pid int) (*network.Sandbox, error)
+	Rename(ctx context.Context, containerID, name string) error
 	Settings(containerID string) wire.NetworkSettings
 	Resolve(ref string) (network.Network, error)
 	Reconcile(ctx context.Context, running map[string]int) error

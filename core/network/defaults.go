@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/sampan-project/sampan/core/fault"
@@ -119,8 +118,7 @@ func (m *Manager) lives(networkID string) bool {
 // defaultOptions are the default network's options by the names of its driver's schema. The name of
 // the bridge is a wish of the daemon: a driver that makes no bridge has no such option.
 func defaultOptions(schema wire.Schema, options map[string]string) (map[string]string, error) {
-	has := slices.ContainsFunc(schema.Attributes, func(a wire.Attribute) bool { return a.Name == optionTail(bridgeOption) })
-	if !has {
+	if attribute(schema, bridgeOption) == nil {
 		options = maps.Clone(options)
 		delete(options, bridgeOption)
 	}

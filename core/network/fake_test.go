@@ -72,9 +72,9 @@ func (d *fakeDriver) holds() map[string][]Endpoint {
 func (d *fakeDriver) Schema(context.Context) (wire.Schema, error) {
 	low, high := int64(68), int64(65535)
 	return wire.Schema{Kind: "network", Driver: "bridge", Attributes: []wire.Attribute{
-		{Name: "name", Type: "string"},
-		{Name: "mtu", Type: "int", Min: &low, Max: &high},
-		{Name: "enable_icc", Type: "bool"},
+		{Name: "name", Type: "string", Aliases: []string{bridgeOption}},
+		{Name: "mtu", Type: "int", Min: &low, Max: &high, Aliases: []string{"com.docker.network.driver.mtu"}},
+		{Name: "icc", Type: "bool"},
 	}}, nil
 }
 

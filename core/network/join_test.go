@@ -19,7 +19,7 @@ import (
 )
 
 // id is the 64 digits of a container.
-func id(n int) string { return fmt.Sprintf("%064x", n+0xc0000) }
+func id(n int) string { return fmt.Sprintf("%02x%062x", n+0xc0, n) }
 
 func freePort(t *testing.T) string {
 	t.Helper()

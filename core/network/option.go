@@ -11,32 +11,20 @@ import (
 	"github.com/sampan-project/sampan/core/wire"
 )
 
-// Docker's spelling of driver options: what comes behind one of these is the name in the schema.
-var optionPrefixes = []string{"com.docker.network.bridge.", "com.docker.network.driver.", "com.docker.network."}
-
 // driverOptions checks the options of a request against the driver's schema and returns them by
 // the schema's names. of is how the user wrote where they stand, such as "driver option".
 func driverOptions(schema wire.Schema, given map[string]string, of string) (map[string]string, error) {
-	attributes := map[string]wire.Attribute{}
-	for _, a := range schema.Attributes {
-		attributes[a.Name] = a
-	}
 	found := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		a, ok := attributes[optionName(name, attributes)]
-		if !ok {
-			known := slices.Sorted(maps.Keys(attributes))
-			expected := "an option of driver " + schema.Driver
-			if len(known) > 0 {
-				expected += ": " + strings.Join(known, ", ")
-			} else {
-				expected = "none: driver " + schema.Driver + " has no options"
-			}
-			return nil, &fault.Field{Field: of, Given: shortened(name), Expected: expected,
-				Nearest: fault.Nearest(optionTail(name), known)}
+		a := attribute(schema, name)
+		if a == nil {
+			return nil, unknownOption(schema, name, of)
 		}
-		if expected := mismatch(a, given[name]); expected != "" {
+		if expected := mismatch(*a, given[name]); expected != "" {
 			return nil, &fault.Field{Field: of + " " + shortened(name), Given: shortened(given[name]), Expected: expected}
+		}
+		if other, twice := found[a.Name]; twice && other != given[name] {
+			return nil, &fault.Field{Field: of + " " + a.Name, Given: shortened(other) + " and " + shortened(given[name]), Expected: "one value: it is given by two of its names"}
 		}
 		found[a.Name] = given[name]
 	}
@@ -48,21 +36,28 @@ func driverOptions(schema wire.Schema, given map[string]string, of string) (map[
 	return found, nil
 }
 
-// optionName returns the schema's name for an option as the user wrote it.
-func optionName(name string, attributes map[string]wire.Attribute) string {
-	if _, ok := attributes[name]; ok {
-		return name
-	}
-	return optionTail(name)
-}
-
-func optionTail(name string) string {
-	for _, p := range optionPrefixes {
-		if tail, ok := strings.CutPrefix(name, p); ok {
-			return tail
+// attribute returns the one of the name, which may be an alias such as Docker's, or nil.
+func attribute(schema wire.Schema, name string) *wire.Attribute {
+	for i := range schema.Attributes {
+		if a := &schema.Attributes[i]; a.Name == name || slices.Contains(a.Aliases, name) {
+			return a
 		}
 	}
-	return name
+	return nil
+}
+
+func unknownOption(schema wire.Schema, name, of string) error {
+	var known, all []string
+	for _, a := range schema.Attributes {
+		known = append(known, a.Name)
+		all = append(append(all, a.Name), a.Aliases...)
+	}
+	slices.Sort(known)
+	expected := "no option: driver " + schema.Driver + " has none"
+	if len(known) > 0 {
+		expected = "an option of driver " + schema.Driver + ": " + strings.Join(known, ", ")
+	}
+	return &fault.Field{Field: of, Given: shortened(name), Expected: expected, Nearest: fault.Nearest(name, all)}
 }
 
 // mismatch returns what would have been right, or "" when the value is.

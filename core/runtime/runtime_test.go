@@ -348,7 +348,9 @@ func TestCreateErrorsLeaveNothing(t *testing.T) {
 		"a mount that is not there": {func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "bind", Source: "/nothing/here", Options: []string{"bind"}})
 		}, "/nothing/here"},
-		"a mount into /proc":   {func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/self", Type: "tmpfs"}) }, "inside /proc"},
+		"a mount into /proc": {func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/self", Type: "tmpfs"})
+		}, "inside /proc"},
 		"a host's parameter":   {func(s *specs.Spec) { s.Linux.Sysctl["kernel.panic"] = "1" }, "kernel.panic"},
 		"no such parameter":    {func(s *specs.Spec) { s.Linux.Sysctl["net.ipv4.nothing"] = "1" }, "net.ipv4.nothing"},
 		"a namespace unknown":  {func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "pidd" }, `did you mean "pid"`},

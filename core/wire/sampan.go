@@ -14,7 +14,8 @@ type Schema struct {
 // Attribute is one driver option: what a script may write after driver = "...".
 type Attribute struct {
 	Name     string   `json:"name"`
-	Type     string   `json:"type"` // string, bool, int, size, duration, list, map
+	Aliases  []string `json:"aliases,omitempty"` // other names that are taken, such as Docker's
+	Type     string   `json:"type"`              // string, bool, int, size, duration, list, map
 	Default  string   `json:"default,omitempty"`
 	Required bool     `json:"required,omitempty"`
 	Enum     []string `json:"enum,omitempty"`

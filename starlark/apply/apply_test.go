@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 	"github.com/sampan-project/sampan/starlark/apply"
@@ -226,7 +227,9 @@ func TestWhatFollows(t *testing.T) {
 		{"a base image", func(w *world) { w.engine.AddImage("debian:latest") },
 			[]string{"update image.shop/redis", "replace container.cache", "replace container.web"}},
 		{"a pulled image", func(w *world) { w.engine.AddImage("nginx:latest") }, []string{"replace container.web"}},
-		{"a network", func(w *world) { w.write("env.star", strings.Replace(shop, `network("back")`, `network("back", internal = True)`, 1)) },
+		{"a network", func(w *world) {
+			w.write("env.star", strings.Replace(shop, `network("back")`, `network("back", internal = True)`, 1))
+		},
 			[]string{"replace network.back", "replace container.cache", "replace container.web"}},
 		{"a need alone", func(w *world) { w.write("env.star", strings.Replace(shop, "cache.healthy", "cache.started", 1)) }, nil},
 		{"a comment", func(w *world) { w.write("env.star", "# new\n"+shop) }, nil},
@@ -235,11 +238,7 @@ func TestWhatFollows(t *testing.T) {
 			s.Status, s.ExitCode = "exited", 1
 		}, []string{"start container.web"}},
 		{"a container that is gone", func(w *world) {
-			if err := w.engine.ContainerRemove(context.Background(), "shop-web", struct {
-				Force   bool
-				Volumes bool
-				Link    bool
-			}{}); err != nil {
+			if err := w.engine.ContainerRemove(context.Background(), "shop-web", client.RemoveOptions{}); err != nil {
 				w.t.Fatal(err)
 			}
 		}, []string{"create container.web"}},

@@ -119,17 +119,24 @@ func registryOf(ref string) string {
 	return host
 }
 
+// Registry is the key of a registry's login, by the name that the user gives: "" is Docker Hub.
+func Registry(server string) string {
+	if server = loginHost(server); server == "" || server == "docker.io" || server == "index.docker.io" || server == "registry-1.docker.io" {
+		return dockerHub
+	}
+	return server
+}
+
 // Auth returns the login for the registry of an image reference, or nil.
-func (c *CLI) Auth(ref string) (*wire.AuthConfig, error) {
+func (c *CLI) Auth(ref string) (*wire.AuthConfig, error) { return c.LoginOf(registryOf(ref)) }
+
+// LoginOf returns the login for a registry, or nil.
+func (c *CLI) LoginOf(registry string) (*wire.AuthConfig, error) {
 	config, err := c.Config()
 	if err != nil {
 		return nil, err
 	}
-	registry := registryOf(ref)
-	helper := config.CredentialsStore
-	if h, ok := config.CredentialHelpers[registry]; ok {
-		helper = h
-	}
+	helper := config.helper(registry)
 	if helper != "" {
 		return askHelper(helper, registry)
 	}
@@ -176,8 +183,8 @@ func splitAuth(encoded string) (user, password string, err error) {
 // askHelper asks a credential helper (docker/docker-credential-helpers): the registry on its standard
 // input, JSON on its standard output.
 func askHelper(helper, registry string) (*wire.AuthConfig, error) {
-	if strings.ContainsRune(helper, '/') {
-		return nil, &fault.Field{Field: "credential helper", Given: helper, Expected: "a name such as pass, of a program docker-credential-pass"}
+	if err := checkHelper(helper); err != nil {
+		return nil, err
 	}
 	cmd := exec.Command("docker-credential-"+helper, "get")
 	cmd.Stdin = strings.NewReader(registry)
@@ -197,4 +204,11 @@ func askHelper(helper, registry string) (*wire.AuthConfig, error) {
 		auth.Username, auth.Password, auth.IdentityToken = "", "", answer.Secret
 	}
 	return auth, nil
+}
+
+func checkHelper(helper string) error {
+	if strings.ContainsRune(helper, '/') {
+		return &fault.Field{Field: "credential helper", Given: helper, Expected: "a name such as pass, of a program docker-credential-pass"}
+	}
+	return nil
 }

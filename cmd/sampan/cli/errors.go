@@ -59,6 +59,9 @@ func Code(err error) int {
 // Message returns what is printed for err, one line per failure and "" for silence: the daemon's own
 // words are marked as such, the program's name stands before its own.
 func Message(err error) string {
+	if err == nil {
+		return ""
+	}
 	var exit *Exit
 	if errors.As(err, &exit) {
 		if exit.Err == nil {

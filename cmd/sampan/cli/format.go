@@ -61,6 +61,29 @@ func (l Listing[T]) Write(out io.Writer, format string, rows []T) error {
 // tabs aligns columns as Docker does: at least 10 wide, 3 apart.
 func tabs(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 10, 1, 3, ' ', 0) }
 
+// One prints one value: as JSON, or by a template.
+func One(out io.Writer, format string, v any) error {
+	if format == "json" {
+		text, err := toJSON(v)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(out, text)
+		return err
+	}
+	t, err := Template(format)
+	if err != nil {
+		return &Exit{Code: 64, Err: err} // EX_USAGE of sysexits.h, as Docker
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, v); err != nil {
+		return templateError(err)
+	}
+	b.WriteByte('\n')
+	_, err = b.WriteTo(out)
+	return err
+}
+
 // Table prints rows of text in columns.
 func Table(out io.Writer, rows [][]string) error {
 	w := tabs(out)

@@ -52,6 +52,23 @@ func (c *CLI) endpoint() (endpoint, error) {
 	return c.contextEndpoint(name)
 }
 
+// ContextName is the context that would be used, for version and info.
+func (c *CLI) ContextName() string {
+	if c.Globals.Context != "" {
+		return c.Globals.Context
+	}
+	if len(c.Globals.Hosts) > 0 || c.env("HOST") != "" {
+		return "default"
+	}
+	if name := c.env("CONTEXT"); name != "" {
+		return name
+	}
+	if config, err := c.Config(); err == nil && config.CurrentContext != "" {
+		return config.CurrentContext
+	}
+	return "default"
+}
+
 func (c *CLI) hostEndpoint(field, given string) (endpoint, error) {
 	t, err := c.tls()
 	if err != nil {

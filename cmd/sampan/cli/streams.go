@@ -42,6 +42,21 @@ func (in *In) Raw() (restore func(), err error) {
 	return sync.OnceFunc(func() { term.RestoreTerminal(in.fd, state) }), nil
 }
 
+// Hide stops the terminal from showing what is typed, and returns how to show it again.
+func (in *In) Hide() (show func(), err error) {
+	if !in.terminal {
+		return func() {}, nil
+	}
+	state, err := term.SaveState(in.fd)
+	if err != nil {
+		return nil, err
+	}
+	if err := term.DisableEcho(in.fd, state); err != nil {
+		return nil, err
+	}
+	return func() { term.RestoreTerminal(in.fd, state) }, nil
+}
+
 // CheckTTY refuses a container's terminal joined to an input that is none: its line discipline
 // would eat bytes of the data.
 func (in *In) CheckTTY(attachStdin, tty bool) error {

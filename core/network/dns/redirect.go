@@ -2,6 +2,7 @@ package dns
 
 import (
 	"os"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -12,16 +13,24 @@ import (
 // table is the name of the table in containers' namespaces.
 const table = "sampan_dns"
 
-// redirect sends port 53 of Address, in the namespace, to the server's ports.
+// redirect sends port 53 of Address, in the namespace, to the server's ports. It replaces the rules
+// of an earlier server.
 func redirect(ns *os.File, udp, tcp uint16) error {
-	c, err := nftables.New(nftables.WithNetNSFd(int(ns.Fd())))
+	c, err := nftables.New(nftables.WithNetNSFd(int(ns.Fd())), nftables.AsLasting())
 	if err != nil {
 		return err
 	}
+	defer c.CloseLasting()
 	t := &nftables.Table{Name: table, Family: nftables.TableFamilyIPv4}
-	// Added so that deleting cannot fail, deleted so that old rules are gone; one transaction.
-	c.AddTable(t)
-	c.DelTable(t)
+	old, err := c.ListTablesOfFamily(t.Family)
+	if err != nil {
+		return err
+	}
+	// Only when it is there, since a transaction that deletes waits for all processors to have
+	// seen it: 10 ms, which the start of a container need not wait for.
+	if slices.ContainsFunc(old, func(o *nftables.Table) bool { return o.Name == table }) {
+		c.DelTable(t)
+	}
 	c.AddTable(t)
 	chain := c.AddChain(&nftables.Chain{
 		Name: "output", Table: t, Type: nftables.ChainTypeNAT,

@@ -58,7 +58,7 @@ func schema(d *pluginv1.DescribeResponse) wire.Schema {
 	out := wire.Schema{Kind: d.GetKind(), Driver: d.GetName(), Version: d.GetVersion(), Doc: d.GetDoc(), Attributes: []wire.Attribute{}}
 	for _, a := range d.GetSchema().GetAttributes() {
 		out.Attributes = append(out.Attributes, wire.Attribute{
-			Name: a.GetName(), Type: a.GetType(), Default: a.GetDefault(), Required: a.GetRequired(), Enum: a.GetEnum(),
+			Name: a.GetName(), Aliases: a.GetAliases(), Type: a.GetType(), Default: a.GetDefault(), Required: a.GetRequired(), Enum: a.GetEnum(),
 			Min: a.Min, Max: a.Max, InPlace: a.GetInPlace(), Doc: a.GetDoc(),
 		})
 	}

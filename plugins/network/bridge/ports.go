@@ -151,7 +151,6 @@ func (d *driver) addPorts(n bridgeNetwork, e sdk.Endpoint) error {
 // element is one of a map, as keep sees it.
 type element struct {
 	endpoint string // first 12 digits
-	wanted   bool   // it is one of those that are to be
 }
 
 // changePorts makes the maps have the elements wanted, without those that are in their way, and

@@ -1,0 +1,75 @@
+// Sampan is the client: docker's commands, and those of environments and build scripts.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/cmd/sampan/container"
+	"github.com/sampan-project/sampan/cmd/sampan/image"
+	"github.com/sampan-project/sampan/cmd/sampan/network"
+	"github.com/sampan-project/sampan/cmd/sampan/system"
+	"github.com/sampan-project/sampan/cmd/sampan/volume"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+func main() {
+	c := cli.New(os.Stdin, os.Stdout, os.Stderr)
+	ctx, stop := c.Interruptible(context.Background())
+	err := newRoot(c).ExecuteContext(ctx)
+	stop()
+	if text := cli.Message(err); text != "" {
+		fmt.Fprintln(c.Err, text)
+	}
+	os.Exit(cli.Code(err))
+}
+
+// newRoot returns the whole tree.
+func newRoot(c *cli.CLI) *cobra.Command {
+	root := &cobra.Command{
+		Use: "sampan [OPTIONS] COMMAND [ARG...]", Short: "A container engine", Args: cli.Unknown, TraverseChildren: true,
+		Version:           fmt.Sprintf("%s, build %s", wire.Release, wire.Commit),
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetVersionTemplate("Sampan version {{.Version}}\n")
+	cli.Prepare(root, c.Out, c.Err)
+	cli.Groups(root)
+	addGlobalFlags(root, &c.Globals)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, cmd := range commands {
+			cmd.GroupID = group
+		}
+		root.AddCommand(commands...)
+	}
+	add("common", container.Common(c)...)
+	add("common", image.Common(c)...)
+	add("common", system.Common(c)...)
+	add("script", scripts(c)...)
+	add("management", container.Group(c), image.Group(c), network.Group(c), volume.Group(c))
+	add("management", system.Groups(c)...)
+	add("", container.Commands(c)...)
+	add("", image.Commands(c)...)
+	add("", system.Commands(c)...)
+	return root
+}
+
+// addGlobalFlags adds docker's options before the command.
+func addGlobalFlags(root *cobra.Command, g *cli.Globals) {
+	f := root.Flags()
+	f.StringVar(&g.ConfigDir, "config", "", `Location of client config files (default "~/.sampan")`)
+	f.StringVarP(&g.Context, "context", "c", "", "Name of the context to use to connect to the daemon (overrides SAMPAN_HOST, DOCKER_HOST and the default context)")
+	f.BoolVarP(&g.Debug, "debug", "D", false, "Enable debug mode")
+	f.StringArrayVarP(&g.Hosts, "host", "H", nil, "Daemon socket to connect to")
+	f.StringVarP(&g.LogLevel, "log-level", "l", "info", `Set the logging level ("debug", "info", "warn", "error", "fatal")`)
+	f.BoolVar(&g.TLS, "tls", false, "Use TLS; implied by --tlsverify")
+	f.StringVar(&g.TLSCACert, "tlscacert", "", "Trust certs signed only by this CA")
+	f.StringVar(&g.TLSCert, "tlscert", "", "Path to TLS certificate file")
+	f.StringVar(&g.TLSKey, "tlskey", "", "Path to TLS key file")
+	f.BoolVar(&g.TLSVerify, "tlsverify", false, "Use TLS and verify the remote")
+	f.BoolP("version", "v", false, "Print version information and quit")
+}
