@@ -1,5 +1,5 @@
-// Package stdlib is the standard library of scripts: what load("@std//web.star", "nginx") finds.
-// Every function in it has a docstring whose examples are run by the tests.
+// Package stdlib is the standard library of scripts: what load("@std//web.star", "http_health") finds.
+// Every function in it has a docstring; the tests of starlark/env run the examples.
 package stdlib
 
 import "embed"

@@ -9,9 +9,9 @@
 // a step writes get the time of the base image, images its creation time.
 //
 // Where things are: graph.go checks what came from outside; solve.go runs the nodes, independent ones
-// side by side; flight.go lets equal steps of builds that run at once share one execution; key.go and
+// side by side; snapshot.go makes an image of what a step changed; flight.go lets equal steps of builds that run at once share one execution; key.go and
 // files.go digest inputs; run.go, copy.go and config.go are the operations; tree.go copies files
-// between roots; cache.go keeps and lists results, prune.go forgets them; progress.go is what a person sees.
+// between roots, which view.go opens without a mount on the host; cache.go keeps and lists results, prune.go forgets them; progress.go is what a person sees.
 //
 // A crash leaves a snapshot without an owner, which the layer store removes at the next start, and
 // no row: a row is written after its image is.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -76,6 +77,10 @@ func (p *printer) step(title string) *stepLine {
 func (l *stepLine) cached() { l.p.print("#%d CACHED\n", l.n) }
 
 func (l *stepLine) end(err error) {
+	if fault.Is(err, fault.Canceled) {
+		l.p.print("#%d CANCELED\n", l.n)
+		return
+	}
 	if err != nil {
 		l.p.print("#%d ERROR: %s\n", l.n, printable(err.Error(), 1000))
 		return

@@ -224,4 +224,3 @@ func (s *Solver) takeCacheMount(id string) (string, error) {
 	}
 	return hole, os.RemoveAll(dir + nameSuffix)
 }
-

@@ -126,7 +126,8 @@ func New(o Options) (*Manager, error) {
 
 func (m *Manager) containersDir() string { return filepath.Join(m.o.Root, "containers") }
 
-// mountPoint is an empty directory for mounts that are made in a namespace of one thread.
+// mountPoint is an empty directory on which every root filesystem is mounted, each in a mount namespace
+// that sees only its own: of a container, or of one thread (core/container/rootfs).
 func (m *Manager) mountPoint() string { return filepath.Join(m.o.ExecRoot, "mnt") }
 
 // directory has the container's log, hostname, hosts and resolv.conf.

@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"io"
 	"os"
 
 	"github.com/opencontainers/go-digest"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/image"
+	"github.com/sampan-project/sampan/core/layer"
 	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/mount"
 	"github.com/sampan-project/sampan/core/network"
@@ -28,9 +28,9 @@ type Images interface {
 type Layers interface {
 	Prepare(ctx context.Context, key string, chain digest.Digest) ([]mount.Mount, error)
 	Mounts(ctx context.Context, key string) ([]mount.Mount, error)
-	View(chain digest.Digest) ([]mount.Mount, error)
 	Remove(ctx context.Context, key string) error
 	Usage(ctx context.Context, key string) (int64, error)
+	Changes(ctx context.Context, key string) ([]layer.Change, error)
 	Paths(key string) map[string]string
 }
 
@@ -74,9 +74,4 @@ type Monitor interface {
 	Pids(ctx context.Context, id string) ([]int, error)
 	List(ctx context.Context) ([]monitor.Status, error)
 	Watch(ctx context.Context) (<-chan monitor.Event, error)
-}
-
-// differ is the part of Layers that Commit, Export and Changes need beyond the rest.
-type differ interface {
-	Diff(ctx context.Context, key string, w io.Writer) error
 }

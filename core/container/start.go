@@ -205,7 +205,7 @@ func (l *launch) config() (monitor.Config, error) {
 	}
 	c, h := &l.rec.Config, &l.rec.Host
 	return monitor.Config{
-		ID: l.rec.ID, Bundle: l.m.directory(l.rec.ID), Spec: s, RootMounts: l.mounts,
+		ID: l.rec.ID, Bundle: l.m.mountPoint(), Spec: s, RootMounts: l.mounts,
 		NetNS: l.sandbox.NetNS, Hold: l.sandbox.Hold, Log: l.m.logConfig(l.rec),
 		OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
 		ConsoleHeight: uint16(h.ConsoleSize[0]), ConsoleWidth: uint16(h.ConsoleSize[1]),

@@ -99,7 +99,7 @@ func (m *Manager) stepConfig(rec *record, s *build.Step, dir string, sandbox *ne
 		Env: environment(s.Env, "", a.Home, false), Mounts: mounts,
 		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: m.o.CgroupParent, DefaultUlimits: m.o.DefaultUlimits,
 	})
-	return monitor.Config{ID: rec.ID, Bundle: dir, Spec: built, RootMounts: roots, NetNS: sandbox.NetNS, Hold: sandbox.Hold, ClampDefaults: true}, err
+	return monitor.Config{ID: rec.ID, Bundle: m.mountPoint(), Spec: built, RootMounts: roots, NetNS: sandbox.NetNS, Hold: sandbox.Hold, ClampDefaults: true}, err
 }
 
 func cwdOr(dir string) string {

@@ -40,32 +40,37 @@ type world struct {
 
 func openWorld(t *testing.T, dir string) *world {
 	t.Helper()
+	w, err := openDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.o.Layers.Close()
+		w.o.DB.Close()
+	})
+	return w
+}
+
+func openDir(dir string) (*world, error) {
 	w := &world{dir: dir, users: map[string][]User{}}
 	blobs, err := content.Open(filepath.Join(dir, "images"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	layers, err := layer.Open(filepath.Join(dir, "overlay2"), nil)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	db, err := state.Open(filepath.Join(dir, "state.db"), state.Options{NoSync: true})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	w.Store, err = Open(Options{
 		Content: blobs, Layers: layers, DB: db, Registry: ours.New(ours.Options{}),
 		InUse:  func(id string) []User { return w.users[id] },
 		Events: func(action, _ string, _ map[string]string) { w.events = append(w.events, action) },
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		layers.Close()
-		db.Close()
-	})
-	return w
+	return w, err
 }
 
 func newWorld(t *testing.T) *world {

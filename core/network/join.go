@@ -79,7 +79,7 @@ func (m *Manager) Join(ctx context.Context, r JoinRequest) (_ *Sandbox, err erro
 			return nil, err
 		}
 	}
-	if err := m.admitRetrying(ctx, sb, wishes(r)); err != nil {
+	if err := m.admitRetrying(ctx, sb, m.wishes(r)); err != nil {
 		return nil, err
 	}
 	if hold, err = m.publish(ctx, sb, r); err != nil {
@@ -113,8 +113,8 @@ func (m *Manager) Join(ctx context.Context, r JoinRequest) (_ *Sandbox, err erro
 }
 
 // wishes are the networks of a request, the one that Mode names first.
-func wishes(r JoinRequest) []wish {
-	mode := or(r.Mode, "default")
+func (m *Manager) wishes(r JoinRequest) []wish {
+	mode := m.key(r)
 	switch mode {
 	case hostName, noneName:
 		w := wish{ref: mode}
@@ -143,6 +143,26 @@ func wishes(r JoinRequest) []wish {
 		}
 	}
 	return list
+}
+
+// key returns the mode as the key that the endpoints have for it: clients mix names and IDs.
+func (m *Manager) key(r JoinRequest) string {
+	mode := or(r.Mode, "default")
+	if _, ok := r.Endpoints[mode]; ok || len(r.Endpoints) == 0 {
+		return mode
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	wanted, err := m.find(mode)
+	if err != nil {
+		return mode
+	}
+	for ref := range r.Endpoints {
+		if e, err := m.find(ref); err == nil && e == wanted {
+			return ref
+		}
+	}
+	return mode
 }
 
 // settle waits until nothing is left of an earlier life of the container.

@@ -91,7 +91,7 @@ func loginError(reg name.Registry, err error) error {
 // registryError is for failures that concern no repository.
 func registryError(err error) error {
 	var answer *transport.Error
-	if !errors.As(err, &answer) {
+	if err == nil || !errors.As(err, &answer) {
 		return otherError(err)
 	}
 	code, message := said(answer)

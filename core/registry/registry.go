@@ -8,7 +8,8 @@
 //	stream, err := found.Blob(ctx, found.Manifest.Layers[0])
 //
 // connect.go makes the HTTP client of one repository (mirrors, plain HTTP, authentication), platform.go
-// chooses from an index, blob.go resumes broken downloads, push.go uploads, errors.go has the words.
+// chooses from an index, blob.go resumes broken downloads, push.go uploads, login.go and search.go ask
+// the rest, errors.go has the words.
 package registry
 
 import (

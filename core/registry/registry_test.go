@@ -486,3 +486,30 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestSearch(t *testing.T) {
+	host, c := serve(t, nil), New(Options{})
+	for _, repo := range []string{"/team/app", "/team/apple", "/other"} {
+		if _, err := c.Push(t.Context(), host+repo, testImage(t, blobs{}, Host(), ocispec.MediaTypeImageManifest), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := c.Search(t.Context(), host+"/app", 25, nil)
+	want := []wire.SearchResult{{Name: host + "/team/app"}, {Name: host + "/team/apple"}}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	if got, err := c.Search(t.Context(), host+"/app", 1, nil); err != nil || len(got) != 1 {
+		t.Errorf("%v %v", got, err)
+	}
+	hub := serve(t, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/search" && r.URL.Query().Get("q") == "redis" {
+				_, _ = io.WriteString(w, `{"results":[{"name":"redis","star_count":9,"is_official":true}]}`)
+			}
+		})
+	})
+	if got, err := c.Search(t.Context(), hub+"/redis", 25, nil); err != nil || len(got) != 1 || got[0].StarCount != 9 {
+		t.Errorf("%v %v", got, err)
+	}
+}

@@ -164,7 +164,7 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 		return err
 	}
 	config := &initproc.Config{
-		Spec: c.record.Spec, Bundle: o.Bundle, RootMounts: o.RootMounts, Made: made, Filter: filter, Extra: len(o.ExtraFiles),
+		Spec: c.record.Spec, Bundle: o.Bundle, RootMounts: o.RootMounts, Place: c.dir, Made: made, Filter: filter, Extra: len(o.ExtraFiles),
 		Clamp: o.ClampDefaults, State: c.state(specs.StateCreating), CgroupMounts: cgroupMounts(c.cgroup), Unified: c.cgroup.Unified(),
 	}
 	if path := c.record.Spec.Root.Path; filepath.IsAbs(path) {

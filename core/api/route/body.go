@@ -56,8 +56,10 @@ func decodeError(err error) error {
 	return fault.New(fault.Invalid, "invalid JSON: %w", err)
 }
 
-// Upload returns the body of an archive upload, bounded by MaxArchive.
+// Upload returns the body of an archive upload, bounded by MaxArchive. It may be read after the
+// answer has begun, as when progress is reported: net/http otherwise cuts the body off then.
 func (r *Request) Upload(w http.ResponseWriter) io.Reader {
+	_ = http.NewResponseController(w).EnableFullDuplex() // without it only a concurrent answer fails
 	return http.MaxBytesReader(w, r.Body, MaxArchive)
 }
 

@@ -51,6 +51,7 @@ type Config struct {
 	Bundle     string
 	Rootfs     string        // absolute path of a plain bundle's root filesystem
 	RootMounts []mount.Mount // makes the root filesystem, in place of Rootfs
+	Place      string        // where RootMounts are made: a directory of which the container needs nothing
 	Made       uint64        // CLONE_NEW* that were made and not joined
 
 	// CgroupMounts are shown below /sys/fs/cgroup where the spec has a mount of type cgroup: by

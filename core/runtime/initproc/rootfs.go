@@ -108,7 +108,7 @@ func (p *process) separate(propagation mount.Propagation) error {
 	case unix.MS_SHARED:
 		// Mounts inside are to be seen outside: everything stays as it is but the mount on which the
 		// root is about to be attached, or the root itself would be seen too.
-		at, err := mountPoint(p.Bundle)
+		at, err := mountPoint(p.place())
 		if err != nil {
 			return err
 		}
@@ -137,10 +137,18 @@ func mountPoint(dir string) (string, error) {
 	}
 }
 
+// place is the directory that the root is mounted on.
+func (p *process) place() string {
+	if len(p.RootMounts) > 0 {
+		return p.Place
+	}
+	return p.Rootfs
+}
+
 // rootfs makes the root mount and returns it.
 func (p *process) rootfs() (*linux.Root, error) {
 	if len(p.RootMounts) > 0 {
-		return mount.All(p.Bundle, p.RootMounts)
+		return mount.All(p.place(), p.RootMounts)
 	}
 	// A mount of its own, as pivot_root(2) demands, with all that is mounted below.
 	root, err := mount.All(p.Rootfs, []mount.Mount{{Type: "bind", Source: p.Rootfs, Target: "/", Options: []string{"rbind"}}})

@@ -152,7 +152,11 @@ func setKernel(n bridgeNetwork) error {
 			}
 		}
 	}
-	settings = append(settings, [2]string{"ipv6/conf/" + name + "/disable_ipv6", off})
+	settings = append(settings,
+		// Neighbours are asked with the link-local address: it must not wait for the detection of
+		// duplicates.
+		[2]string{"ipv6/conf/" + name + "/accept_dad", "0"},
+		[2]string{"ipv6/conf/" + name + "/disable_ipv6", off})
 	for _, s := range settings {
 		if err := sysctl(s[0], s[1]); err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 // From linux/veth.h, linux/if_link.h: what x/sys lacks.
 const (
 	vethInfoPeer         = 1
+	brportMode           = 4 // hairpin
 	brportIsolated       = 33
 	inet6AddrGenMode     = 8
 	inet6AddrGenModeNone = 1
@@ -67,21 +68,32 @@ func placePort(n bridgeNetwork, e sdk.Endpoint, bridge *link) []request {
 			})
 		}),
 	}}
-	isolated := uint8(0)
-	if !n.Options.ICC {
-		isolated = 1
-	}
 	// An isolated port talks to the bridge itself and to no other isolated port: bridge(8).
+	isolated := flag(!n.Options.ICC)
+	// With br_netfilter a packet to a published port of the network itself is turned round within the
+	// bridge, and may have to leave by the port by which it came.
+	_, err := os.Stat("/proc/sys/net/bridge")
+	hairpin := flag(err == nil)
 	return append(requests, request{
-		what: "isolate " + name,
+		what: "set up the bridge's port " + name,
 		message: message(unix.RTM_NEWLINK, 0, ifinfo(0, 0, 0), func(ae *netlink.AttributeEncoder) {
 			ae.String(unix.IFLA_IFNAME, name)
 			nested(ae, unix.IFLA_LINKINFO, func(info *netlink.AttributeEncoder) {
 				info.String(unix.IFLA_INFO_SLAVE_KIND, "bridge")
-				nested(info, unix.IFLA_INFO_SLAVE_DATA, func(port *netlink.AttributeEncoder) { port.Uint8(brportIsolated, isolated) })
+				nested(info, unix.IFLA_INFO_SLAVE_DATA, func(port *netlink.AttributeEncoder) {
+					port.Uint8(brportIsolated, isolated)
+					port.Uint8(brportMode, hairpin)
+				})
 			})
 		}),
 	})
+}
+
+func flag(on bool) uint8 {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 func macFor(e sdk.Endpoint) net.HardwareAddr {
@@ -189,14 +201,17 @@ func (r *rtnl) outdated(e sdk.Endpoint, index int) ([]request, error) {
 // insideSettings are the kernel's settings for the interface. Arp_notify has the neighbours told
 // when it comes up: the address may have been another container's a moment ago.
 func insideSettings(e sdk.Endpoint) error {
-	off := "1"
+	settings := [][2]string{{"disable_ipv6", "1"}}
 	for _, a := range e.Addresses {
 		if a.Addr().Is6() {
-			off = "0"
+			// No detection of duplicates: for a second or two nothing could be sent.
+			settings = [][2]string{{"disable_ipv6", "0"}, {"accept_dad", "0"}}
 		}
 	}
-	if err := sysctl("ipv6/conf/"+e.Interface+"/disable_ipv6", off); err != nil {
-		return err
+	for _, s := range settings {
+		if err := sysctl("ipv6/conf/"+e.Interface+"/"+s[0], s[1]); err != nil {
+			return err
+		}
 	}
 	return sysctl("ipv4/conf/"+e.Interface+"/arp_notify", "1")
 }

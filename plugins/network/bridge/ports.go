@@ -60,12 +60,23 @@ func publish(t *nftables.Table) [][]expr.Any {
 	}
 }
 
+// ip6 daddr != ::1. IPv6 has no route_localnet: an answer that br_netfilter translates back to ::1 is
+// dropped as it comes from outside. A client that is refused goes on to 127.0.0.1; one that hears
+// nothing waits.
+var notLoopback6 = []expr.Any{
+	&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
+	&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: netip.IPv6Loopback().AsSlice()},
+}
+
 func publishBy(name string, family byte) []expr.Any {
 	length, offset := uint32(4), uint32(16)
 	if family == unix.NFPROTO_IPV6 {
 		length, offset = 16, 24
 	}
 	words, next := rule(ofFamily(family), toThisHost), uint32(reg)
+	if family == unix.NFPROTO_IPV6 {
+		words = append(words, notLoopback6...)
+	}
 	if name == mapAddress4 || name == mapAddress6 {
 		words = append(words, &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length})
 		next += length / 4

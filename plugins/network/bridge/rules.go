@@ -157,9 +157,8 @@ func masquerade(n bridgeNetwork, bridge string) [][]expr.Any {
 	}
 	in, away := outputInterface(bridge, expr.CmpOpEq), outputInterface(bridge, expr.CmpOpNeq)
 	rules := [][]expr.Any{
-		// From the host's 127.0.0.1 or ::1 to a published port: the container could not answer there.
+		// From the host's 127.0.0.1 to a published port: the container could not answer there.
 		rule(in, source(netip.MustParsePrefix("127.0.0.0/8")), masq),
-		rule(in, source(netip.MustParsePrefix("::1/128")), masq),
 	}
 	for _, s := range n.Subnets {
 		// From a container to a published port of the same network: the answer would go past us.
