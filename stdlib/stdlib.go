@@ -1,4 +1,4 @@
-// Package stdlib is the standard library of scripts: what load("@std//web.star", "http_health") finds.
+// Package stdlib is the standard library of scripts: what load("@std//web.star", "static_site") finds.
 // Every function in it has a docstring; the tests of starlark/env run the examples.
 package stdlib
 

@@ -31,6 +31,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/api"
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -204,10 +205,15 @@ func writePidFile(path string) (release func(), err error) {
 	return func() { os.Remove(path) }, nil
 }
 
-// isDaemon reports whether the process is a daemon of ours: numbers are used again after a crash.
+// isDaemon reports whether the process is a living daemon of ours: numbers are used again after a
+// crash, and one that was killed is there until its parent has looked.
 func isDaemon(pid int) bool {
 	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return err == nil && strings.TrimSpace(string(name)) == "sampand"
+	if err != nil || strings.TrimSpace(string(name)) != "sampand" {
+		return false
+	}
+	_, state, err := linux.StartTime(pid)
+	return err == nil && state != 'Z'
 }
 
 // listen opens every socket or none.

@@ -35,10 +35,15 @@ func (s *Store) Prune(ctx context.Context, filters map[string][]string) (wire.Im
 		if e == nil || nameless && !e.dangling() || !choose(e) || len(s.o.InUse(e.record.ID.String())) > 0 || len(s.children(e.record.ID)) > 0 {
 			continue
 		}
+		told := len(rm.out)
 		if e, err = rm.untagAll(e); err == nil {
-			err = rm.remove(ctx, e, true)
+			err = rm.remove(ctx, e, false)
 		}
-		if err != nil && !fault.Is(err, fault.Conflict) {
+		if fault.Is(err, fault.Conflict) { // a container came in between
+			rm.out = rm.out[:told]
+			continue
+		}
+		if err != nil {
 			return answer, err
 		}
 	}

@@ -37,6 +37,7 @@ type remover struct {
 	s            *Store
 	force, prune bool
 	out          []wire.ImageDelete
+	told         int // of out, to Events
 }
 
 func (rm *remover) byName(ctx context.Context, e *entry, ref string) error {
@@ -70,7 +71,7 @@ func (rm *remover) byName(ctx context.Context, e *entry, ref string) error {
 		}
 	}
 	if !e.dangling() {
-		return nil
+		return rm.keep(e)
 	}
 	return rm.remove(ctx, e, true)
 }
@@ -102,12 +103,16 @@ func (e *entry) oneRepository() bool {
 	return true
 }
 
+// untag takes a name from the copy of an image that is being removed; it is written with the rest, so
+// that a crash in between leaves the image as it was.
 func (rm *remover) untag(e *entry, ref string) (*entry, error) {
-	if err := rm.s.untag(e, ref); err != nil {
-		return nil, err
+	r := e.record
+	r.Tags, r.Digests = without(r.Tags, ref), without(r.Digests, ref)
+	if len(r.Tags) == len(e.Tags) && len(r.Digests) == len(e.record.Digests) {
+		return nil, noSuchImage(familiarString(ref))
 	}
 	rm.out = append(rm.out, wire.ImageDelete{Untagged: familiarString(ref)})
-	return rm.s.byID(e.record.ID), nil
+	return e.with(r), nil
 }
 
 func (rm *remover) untagAll(e *entry) (_ *entry, err error) {
@@ -117,6 +122,28 @@ func (rm *remover) untagAll(e *entry) (_ *entry, err error) {
 		}
 	}
 	return e, nil
+}
+
+// keep writes an image that lost names and stays.
+func (rm *remover) keep(e *entry) error {
+	if e == rm.s.byID(e.record.ID) {
+		return nil // nothing changed
+	}
+	if err := rm.s.write([]*entry{e}); err != nil {
+		return err
+	}
+	rm.tell(e)
+	return nil
+}
+
+// tell reports the names that an image lost.
+func (rm *remover) tell(e *entry) {
+	for _, o := range rm.out[rm.told:] {
+		if o.Untagged != "" {
+			rm.s.o.Events("untag", e.record.ID.String(), map[string]string{"name": o.Untagged})
+		}
+	}
+	rm.told = len(rm.out)
 }
 
 // conflict says why an image cannot be removed. names is whether it may have no names either.
@@ -155,7 +182,7 @@ func (rm *remover) remove(ctx context.Context, e *entry, quiet bool) error {
 		// An image that lost its last name while nobody uses it would be forgotten: that is told.
 		used := len(rm.s.o.InUse(e.record.ID.String())) > 0 || len(rm.s.children(e.record.ID)) > 0
 		if quiet && (!e.dangling() || used) {
-			return nil
+			return rm.keep(e)
 		}
 		return err
 	}
@@ -167,6 +194,8 @@ func (rm *remover) remove(ctx context.Context, e *entry, quiet bool) error {
 	if err != nil {
 		return err
 	}
+	rm.tell(e)
+	rm.s.o.Events("delete", e.record.ID.String(), map[string]string{"name": e.record.ID.String()})
 	rm.out = append(rm.out, wire.ImageDelete{Deleted: e.record.ID.String()})
 	for _, chain := range gone {
 		rm.out = append(rm.out, wire.ImageDelete{Deleted: chain.String()})
@@ -175,9 +204,9 @@ func (rm *remover) remove(ctx context.Context, e *entry, quiet bool) error {
 	if !rm.prune || parent == nil || !parent.dangling() {
 		return nil
 	}
-	below := remover{s: rm.s, prune: true, out: rm.out}
+	below := remover{s: rm.s, prune: true, out: rm.out, told: len(rm.out)}
 	err = below.remove(ctx, parent, true)
-	rm.out = below.out
+	rm.out, rm.told = below.out, below.told
 	return err
 }
 
@@ -190,8 +219,9 @@ func (s *Store) drop(e *entry) ([]digest.Digest, error) {
 		return nil, fmt.Errorf("remove image %s: %w", id, err)
 	}
 	s.mu.Lock()
+	tags := s.images[id].Tags
 	delete(s.images, id)
-	for _, t := range e.Tags {
+	for _, t := range tags {
 		if s.tags[t] == id {
 			delete(s.tags, t)
 		}
@@ -202,7 +232,5 @@ func (s *Store) drop(e *entry) ([]digest.Digest, error) {
 	for _, l := range slices.Backward(e.Layers) {
 		chains = append(chains, l.Chain)
 	}
-	gone := s.sweep(e.blobs(), chains)
-	s.o.Events("delete", id.String(), map[string]string{"name": id.String()})
-	return gone, nil
+	return s.sweep(e.blobs(), chains), nil
 }

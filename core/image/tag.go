@@ -1,10 +1,6 @@
 package image
 
-import (
-	"context"
-
-	"github.com/sampan-project/sampan/core/fault"
-)
+import "context"
 
 // Tag gives an image another name, "x" is "x:latest". Another image that has the name loses it.
 func (s *Store) Tag(_ context.Context, source, target string) error {
@@ -24,20 +20,6 @@ func (s *Store) Tag(_ context.Context, source, target string) error {
 		}
 	}
 	s.o.Events("tag", e.record.ID.String(), map[string]string{"name": familiarString(tag)})
-	return nil
-}
-
-// untag takes one canonical reference, a tag or digest, from an image. The caller holds change.
-func (s *Store) untag(e *entry, ref string) error {
-	r := e.record
-	r.Tags, r.Digests = without(r.Tags, ref), without(r.Digests, ref)
-	if len(r.Tags) == len(e.Tags) && len(r.Digests) == len(e.record.Digests) {
-		return fault.New(fault.NotFound, "No such image: %s", familiarString(ref))
-	}
-	if err := s.write([]*entry{e.with(r)}); err != nil {
-		return err
-	}
-	s.o.Events("untag", e.record.ID.String(), map[string]string{"name": e.record.ID.String()})
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // Leave disconnects a container that ended, or whose start failed. It may be called twice. The
@@ -23,8 +22,6 @@ func (m *Manager) Leave(ctx context.Context, containerID string) error {
 	closed := m.closed
 	rec := sb.snapshot()
 	work := func() {
-		sb.shut()
-		time.Sleep(100*time.Millisecond)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
 		sb.op.Lock()

@@ -83,6 +83,7 @@ func (fake) CreateNetwork(_ context.Context, n sdk.Network[fakeOptions]) (sdk.Cr
 		panic("a bug")
 	case "hang":
 		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		time.Sleep(time.Second) // the other threads stop a moment later
 	case "slow":
 		time.Sleep(time.Second)
 	case "talk":

@@ -288,8 +288,8 @@ func TestLibrary(t *testing.T) {
 		g, err := evaluate(t, map[string]string{"env.star": script, "public/index.html": "x"}, nil)
 		if err != nil {
 			t.Errorf("%s: %v\n%s", file, err, script)
-		} else if len(g.Resources) != 2 {
-			t.Errorf("%s: %d resources of the examples", file, len(g.Resources))
+		} else if len(g.Resources)+len(g.Outputs) == 0 {
+			t.Errorf("%s: the examples declare nothing", file)
 		}
 	}
 }

@@ -102,7 +102,7 @@ func TestWrongScripts(t *testing.T) {
 		ran++
 		pattern := strings.TrimSuffix(strings.TrimPrefix(lines[i+1], "stderr '"), "'")
 		_, stderr, code := sampan(t, host, strings.Fields(command)...)
-		if code != 1 || !regexp.MustCompile("(?m)" + pattern).MatchString(stderr) {
+		if code != 1 || !regexp.MustCompile("(?m)"+pattern).MatchString(stderr) {
 			t.Errorf("%s: code %d\n%swant %s", command, code, stderr, pattern)
 		}
 		t.Logf("%s\n%s", command, stderr)
@@ -134,7 +134,9 @@ def one(ctx):
 		t.Errorf("code %d\n%s", code, stdout)
 	}
 	stdout, _, code = sampan(t, host, "plan", "--json")
-	var document struct{ Changes []struct{ Action, Address string } }
+	var document struct {
+		Changes []struct{ Action, Address string }
+	}
 	if err := json.Unmarshal([]byte(stdout), &document); err != nil || code != 2 || len(document.Changes) != 2 || document.Changes[1].Address != "container.web" {
 		t.Errorf("code %d, %v\n%s", code, err, stdout)
 	}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/sampan-project/sampan/core/linux"
+)
+
+// notForwarded are signals that are about this process and not about the container's.
+var notForwarded = map[os.Signal]bool{
+	unix.SIGCHLD: true, unix.SIGURG: true, unix.SIGWINCH: true, unix.SIGPIPE: true,
+	// Go's own: a fault of this program.
+	unix.SIGSEGV: true, unix.SIGBUS: true, unix.SIGFPE: true,
+}
+
+// newForeground makes a child of ours the one in the foreground. console is its terminal, or nil.
+func newForeground(console, pidfd *os.File) (*foreground, error) {
+	f := &foreground{pidfd: pidfd, signals: make(chan os.Signal, 64)}
+	signal.Notify(f.signals)
+	if console != nil {
+		t, err := newTerminal(console)
+		if err != nil {
+			signal.Stop(f.signals)
+			return nil, err
+		}
+		f.terminal = t
+	}
+	return f, nil
+}
+
+// stop gives the terminal back.
+func (f *foreground) stop() {
+	if f == nil {
+		return
+	}
+	signal.Stop(f.signals)
+	if f.terminal != nil {
+		f.terminal.close()
+	}
+}
+
+// wait waits for the process to end, and for its output. The status is the process's, or 128 and the
+// signal that ended it.
+func (f *foreground) wait() (int, error) {
+	defer f.stop()
+	type end struct {
+		status unix.WaitStatus
+		err    error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		status, err := linux.Wait(f.pidfd)
+		ended <- end{status, err}
+	}()
+	for {
+		select {
+		case e := <-ended:
+			if f.terminal != nil {
+				f.terminal.drain()
+			}
+			reapOrphans(f.pidfd)
+			switch {
+			case e.err != nil:
+				return 0, e.err
+			case e.status.Signaled():
+				return 128 + int(e.status.Signal()), nil
+			}
+			return e.status.ExitStatus(), nil
+		case sig := <-f.signals:
+			f.handle(sig)
+		}
+	}
+}
+
+func (f *foreground) handle(sig os.Signal) {
+	switch s, ok := sig.(unix.Signal); {
+	case sig == unix.SIGCHLD:
+		reapOrphans(f.pidfd)
+	case sig == unix.SIGWINCH && f.terminal != nil:
+		f.terminal.resize()
+	case ok && !notForwarded[sig]:
+		linux.Signal(f.pidfd, s) //nolint:errcheck // it may have ended
+	}
+}
+
+// reapOrphans waits for dead children, which came to us as subreaper, but for the process itself.
+func reapOrphans(pidfd *os.File) {
+	for range 1024 {
+		var info unix.Siginfo
+		if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil); err != nil {
+			return // none
+		}
+		pid := linux.SiginfoPid(&info)
+		if pid == 0 || linux.IsProcess(pidfd, pid) {
+			return
+		}
+		unix.Wait4(pid, nil, unix.WNOHANG|unix.WALL, nil) //nolint:errcheck // nobody wants its status
+	}
+}
+
+// terminal connects a container's terminal with ours.
+type terminal struct {
+	console *os.File
+	old     *term.State // of our stdin, before it was made raw
+	output  chan struct{}
+}
+
+// drainWait bounds the wait for output after the process has ended: processes outside of the
+// container's pid namespace may hold its terminal for ever.
+const drainWait = 2 * time.Second
+
+func newTerminal(console *os.File) (*terminal, error) {
+	// With the poller a read can be ended by a deadline.
+	fd, err := unix.FcntlInt(console.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	console.Close()
+	if err != nil {
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	t := &terminal{console: os.NewFile(uintptr(fd), "console"), output: make(chan struct{})}
+	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
+		t.resize()
+		if t.old, err = term.MakeRaw(in); err != nil {
+			t.console.Close()
+			return nil, fmt.Errorf("terminal: %w", err)
+		}
+	}
+	go io.Copy(t.console, os.Stdin) //nolint:errcheck // ends with the program
+	go func() {
+		defer close(t.output)
+		// The end of a terminal is EIO.
+		if _, err := io.Copy(os.Stdout, t.console); err != nil && !errors.Is(err, unix.EIO) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, os.ErrClosed) {
+			fmt.Fprintf(os.Stderr, "%s: terminal: %v\r\n", name, err)
+		}
+	}()
+	return t, nil
+}
+
+// resize gives the container's terminal the size of ours.
+func (t *terminal) resize() {
+	size, err := unix.IoctlGetWinsize(int(os.Stdin.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return // ours is none
+	}
+	conn, err := t.console.SyscallConn()
+	if err != nil {
+		return
+	}
+	conn.Control(func(fd uintptr) { unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) }) //nolint:errcheck // the size is only advice
+}
+
+// drain waits for the rest of the output.
+func (t *terminal) drain() {
+	t.console.SetReadDeadline(time.Now().Add(drainWait)) //nolint:errcheck // then it is read to its end
+	<-t.output
+}
+
+func (t *terminal) close() {
+	if t.old != nil {
+		term.Restore(int(os.Stdin.Fd()), t.old) //nolint:errcheck // nothing else can be done
+		t.old = nil
+	}
+	t.console.Close()
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/runtime"
+)
+
+func runFlags(p *program, f *pflag.FlagSet) action {
+	var c creation
+	c.flags(f)
+	detach := f.BoolP("detach", "d", false, "leave the container running and return")
+	keep := f.Bool("keep", false, "do not delete the container when it has ended")
+	noSubreaper := f.Bool("no-subreaper", false, "do not become the parent of processes that lose theirs")
+	return func(args []string) error {
+		ctx, stop := interruptible()
+		defer stop()
+		spec, err := c.spec()
+		if err != nil {
+			return err
+		}
+		if err := checkConsole(spec.Process, c.consoleSocket, *detach); err != nil {
+			return err
+		}
+		if !*detach && !*noSubreaper {
+			if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+				return fmt.Errorf("become subreaper: %w", err)
+			}
+		}
+		container, err := p.create(ctx, args[0], spec, &c)
+		if err != nil {
+			return err
+		}
+		defer container.Close()
+		if *detach {
+			return p.startNew(ctx, container)
+		}
+		relay, err := newForeground(container.Console(), container.PidFD())
+		if err == nil {
+			err = p.startNew(ctx, container)
+		} else {
+			err = errors.Join(err, container.Delete(ctx, true))
+		}
+		stop()
+		if err != nil {
+			relay.stop()
+			return err
+		}
+		code, err := relay.wait()
+		if err == nil && !*keep {
+			err = container.Delete(context.Background(), true)
+		}
+		if err != nil {
+			return err
+		}
+		return &exitStatus{code: code}
+	}
+}
+
+// startNew starts a container that was just created. When it cannot be started it is removed.
+func (p *program) startNew(ctx context.Context, c *runtime.Container) error {
+	err := c.Start(ctx)
+	if err == nil {
+		return nil
+	}
+	if derr := c.Delete(context.WithoutCancel(ctx), true); derr != nil {
+		p.log.Warn("a container that could not be started is left", "id", c.ID(), "error", derr)
+	}
+	return fmt.Errorf("%s run failed: %w", name, err)
+}
+
+func startFlags(p *program, _ *pflag.FlagSet) action {
+	return func(args []string) error {
+		ctx, stop := interruptible()
+		defer stop()
+		c, err := p.load(args[0])
+		if err != nil {
+			return err
+		}
+		s, err := c.State()
+		if err != nil {
+			return err
+		}
+		if err := errorOfStart(string(s.Status)); err != nil {
+			return err
+		}
+		return c.Start(ctx)
+	}
+}
+
+// errorOfStart is runc's, for each status but created.
+func errorOfStart(status string) error {
+	switch status {
+	case "stopped":
+		return errors.New("cannot start a container that has stopped")
+	case "running", "paused":
+		return errors.New("cannot start an already running container")
+	}
+	return nil
+}
+
+// foreground is a process that is waited for: signals go to it, and its terminal is ours.
+type foreground struct {
+	pidfd    *os.File
+	terminal *terminal // nil: none
+	signals  chan os.Signal
+}
