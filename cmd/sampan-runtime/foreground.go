@@ -21,9 +21,17 @@ var notForwarded = map[os.Signal]bool{
 	unix.SIGSEGV: true, unix.SIGBUS: true, unix.SIGFPE: true,
 }
 
+// foreground is a process that is waited for: signals go to it, and its terminal is connected with ours.
+type foreground struct {
+	pid      int
+	pidfd    *os.File
+	terminal *terminal // nil: none
+	signals  chan os.Signal
+}
+
 // newForeground makes a child of ours the one in the foreground. console is its terminal, or nil.
-func newForeground(console, pidfd *os.File) (*foreground, error) {
-	f := &foreground{pidfd: pidfd, signals: make(chan os.Signal, 64)}
+func newForeground(console *os.File, pid int, pidfd *os.File) (*foreground, error) {
+	f := &foreground{pid: pid, pidfd: pidfd, signals: make(chan os.Signal, 64)}
 	signal.Notify(f.signals)
 	if console != nil {
 		t, err := newTerminal(console)
@@ -48,61 +56,49 @@ func (f *foreground) stop() {
 }
 
 // wait waits for the process to end, and for its output. The status is the process's, or 128 and the
-// signal that ended it.
+// signal that ended it. Other children, which came to us as subreaper, are reaped on the way.
 func (f *foreground) wait() (int, error) {
 	defer f.stop()
-	type end struct {
-		status unix.WaitStatus
-		err    error
-	}
-	ended := make(chan end, 1)
-	go func() {
-		status, err := linux.Wait(f.pidfd)
-		ended <- end{status, err}
-	}()
 	for {
-		select {
-		case e := <-ended:
-			if f.terminal != nil {
-				f.terminal.drain()
-			}
-			reapOrphans(f.pidfd)
-			switch {
-			case e.err != nil:
-				return 0, e.err
-			case e.status.Signaled():
-				return 128 + int(e.status.Signal()), nil
-			}
-			return e.status.ExitStatus(), nil
-		case sig := <-f.signals:
-			f.handle(sig)
+		status, ended, err := f.reap()
+		switch {
+		case err != nil:
+			return 0, err
+		case !ended:
+			f.handle(<-f.signals)
+			continue
+		}
+		if f.terminal != nil {
+			f.terminal.drain()
+		}
+		if status.Signaled() {
+			return 128 + int(status.Signal()), nil
+		}
+		return status.ExitStatus(), nil
+	}
+}
+
+// reap waits for the children that have ended.
+func (f *foreground) reap() (status unix.WaitStatus, ended bool, err error) {
+	for {
+		pid, err := linux.RetryValue(func() (int, error) { return unix.Wait4(-1, &status, unix.WNOHANG|unix.WALL, nil) })
+		switch {
+		case err != nil:
+			return 0, false, fmt.Errorf("wait for process %d: %w", f.pid, err)
+		case pid == f.pid:
+			return status, true, nil
+		case pid == 0:
+			return 0, false, nil
 		}
 	}
 }
 
 func (f *foreground) handle(sig os.Signal) {
 	switch s, ok := sig.(unix.Signal); {
-	case sig == unix.SIGCHLD:
-		reapOrphans(f.pidfd)
 	case sig == unix.SIGWINCH && f.terminal != nil:
 		f.terminal.resize()
 	case ok && !notForwarded[sig]:
 		linux.Signal(f.pidfd, s) //nolint:errcheck // it may have ended
-	}
-}
-
-// reapOrphans waits for dead children, which came to us as subreaper, but for the process itself.
-func reapOrphans(pidfd *os.File) {
-	for range 1024 {
-		var info unix.Siginfo
-		if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil); err != nil {
-			return // none
-		}
-		pid := linux.SiginfoPid(&info)
-		if pid == 0 || linux.IsProcess(pidfd, pid) {
-			return
-		}
-		unix.Wait4(pid, nil, unix.WNOHANG|unix.WALL, nil) //nolint:errcheck // nobody wants its status
 	}
 }
 

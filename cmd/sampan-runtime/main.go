@@ -40,8 +40,8 @@ type verb struct {
 	name, arguments, does string
 	// flags declares the options and returns what is to be done when they are parsed.
 	flags func(*program, *pflag.FlagSet) action
-	least int // arguments
-	most  int // -1: any number
+	least int  // arguments
+	most  int  // -1: any number
 	plain bool // options end at the first argument: what follows is somebody else's
 }
 

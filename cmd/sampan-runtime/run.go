@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -41,7 +40,7 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 		if *detach {
 			return p.startNew(ctx, container)
 		}
-		relay, err := newForeground(container.Console(), container.PidFD())
+		relay, err := newForeground(container.Console(), container.Pid(), container.PidFD())
 		if err == nil {
 			err = p.startNew(ctx, container)
 		} else {
@@ -103,11 +102,4 @@ func errorOfStart(status string) error {
 		return errors.New("cannot start an already running container")
 	}
 	return nil
-}
-
-// foreground is a process that is waited for: signals go to it, and its terminal is ours.
-type foreground struct {
-	pidfd    *os.File
-	terminal *terminal // nil: none
-	signals  chan os.Signal
 }

@@ -151,6 +151,9 @@ func (e *engine) shutdown(server *api.Server) error {
 	serving.Go(func() { serverErr = server.Shutdown(ctx) })
 	err := e.containers.Shutdown(ctx)
 	serving.Wait()
+	if e.containers.Running() == 0 {
+		err = errors.Join(err, e.networks.Down(context.WithoutCancel(ctx)))
+	}
 	if errors.Is(serverErr, context.DeadlineExceeded) {
 		e.log.Warn("requests were broken off at the end of the daemon")
 		serverErr = nil

@@ -99,7 +99,7 @@ func TestErrors(t *testing.T) {
 		{"GET", `/containers/json?filters={"status":["asleep"]}`, nil, 400, "invalid filter 'status=asleep'"},
 		{"POST", "/containers/web/wait?condition=never", nil, 400, "invalid condition"},
 		{"POST", "/containers/web/resize?h=1&w=99999", nil, 400, "width"},
-		{"POST", "/containers/web/attach?detachKeys=%01", nil, 400, "Invalid detach keys"},
+		{"POST", "/containers/web/attach?detachKeys=escape-key", nil, 400, "Invalid detach keys"},
 		{"POST", "/containers/web/exec", `{"Cmd":[]}`, 400, "No exec command specified"},
 		{"GET", "/containers/web/stats", nil, 501, "not supported"},
 		{"GET", "/containers/web/export", nil, 501, "not supported"},

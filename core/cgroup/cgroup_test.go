@@ -117,7 +117,7 @@ func TestLimitsAreWritten(t *testing.T) {
 
 func TestSet(t *testing.T) {
 	m := create(t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: pointer64[int64](64 << 20), Swap: pointer64[int64](64 << 20)}}, Options{})
-	cmd := sleeper(t, m, "exec sleep 60")
+	cmd := sleeper(t, m, "x=$(printf %1000000s x); read forever")
 	for _, r := range []*specs.LinuxResources{
 		// Up and down: the order in which memory and swap can be written differs.
 		{Memory: &specs.LinuxMemory{Limit: pointer64[int64](256 << 20), Swap: pointer64[int64](512 << 20)}},
@@ -138,6 +138,13 @@ func TestSet(t *testing.T) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(cmd.Process.Pid, &set); err != nil || set.Count() != 1 {
 		t.Errorf("the process may use %d CPUs, %v; expected 1", set.Count(), err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if s, err := m.Stats(); err != nil || time.Now().After(end) {
+			t.Fatalf("the process uses %d bytes, %v", s.Memory.Usage, err)
+		} else if s.Memory.Usage > 1<<16 {
+			break
+		}
 	}
 	err := m.Set(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: pointer64[int64](4096), CheckBeforeUpdate: pointer64(true)}})
 	if !fault.Is(err, fault.Conflict) {

@@ -117,7 +117,7 @@ func numbers(name string) (map[string]uint64, error) {
 		if !ok {
 			continue
 		}
-		if n, ok := parseNumber(value); ok {
+		if n, err := strconv.ParseUint(value, 10, 64); err == nil {
 			m[key] = n
 		}
 	}

@@ -80,10 +80,15 @@ func (r *reader) text(name string) string {
 	return text
 }
 
+// tick is what v1 counts user and system time in, in nanoseconds: USER_HZ is 100 everywhere.
+const tick = 1e9 / 100
+
 func (r *reader) legacyCPU(s *CPUStats) {
 	dir := r.m.host.of("cpuacct").mount + r.m.path
 	s.Total = r.number(dir + "/cpuacct.usage")
-	s.User, s.System = r.number(dir+"/cpuacct.usage_user"), r.number(dir+"/cpuacct.usage_sys")
+	// In ticks, but scaled to the precise total; usage_user and usage_sys are not.
+	ticks := r.numbers(dir + "/cpuacct.stat")
+	s.User, s.System = ticks["user"]*tick, ticks["system"]*tick
 	for f := range strings.FieldsSeq(r.text(dir + "/cpuacct.usage_percpu")) {
 		n, _ := parseNumber(f)
 		s.PerCPU = append(s.PerCPU, n)

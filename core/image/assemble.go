@@ -24,6 +24,7 @@ type draft struct {
 	layers   []ocispec.Descriptor
 	manifest []byte // nil: one is made of config and layers
 	kind     string // media type of manifest
+	platform ocispec.Platform
 	parent   digest.Digest
 	tags     []string // canonical
 	digests  []string // canonical

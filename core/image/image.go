@@ -18,6 +18,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -43,8 +44,6 @@ type Options struct {
 	InUse func(imageID string) []User
 	// Events is told of every change; nil: nobody.
 	Events func(action, id string, attrs map[string]string)
-	// KeepChains returns chains that others than images need, such as a build cache; nil: none.
-	KeepChains func() []digest.Digest
 }
 
 // User is a container that uses an image.
@@ -85,9 +84,6 @@ func Open(o Options) (*Store, error) {
 	}
 	if o.Events == nil {
 		o.Events = func(string, string, map[string]string) {}
-	}
-	if o.KeepChains == nil {
-		o.KeepChains = func() []digest.Digest { return nil }
 	}
 	s := &Store{
 		o: o, rows: state.NewTable[record](o.DB, "images"),
@@ -151,11 +147,7 @@ func (s *Store) LayersSize(context.Context) (int64, error) {
 // is asked of the store.
 func (s *Store) Reconcile(ctx context.Context, keepSnapshots []string) error {
 	blobs, chains := s.referenced()
-	keep := s.o.KeepChains()
-	for chain := range chains {
-		keep = append(keep, chain)
-	}
-	if err := s.o.Layers.Reconcile(ctx, keepSnapshots, keep); err != nil {
+	if err := s.o.Layers.Reconcile(ctx, keepSnapshots, slices.Collect(maps.Keys(chains))); err != nil {
 		return err
 	}
 	if err := s.o.Content.Reconcile(ctx, func(d digest.Digest) bool { return blobs[d] }); err != nil {

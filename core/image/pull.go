@@ -42,9 +42,17 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *wire.AuthC
 	report.say(wire.Message{Status: "Pulling from " + reference.Path(named), ID: identifier(named)})
 	l := s.lease()
 	defer l.end()
-	d, err := s.fetch(ctx, l, remote, want, report)
+	name := reference.FamiliarString(named)
+	d, err := s.fetch(ctx, l, remote)
 	if err != nil {
-		return fmt.Errorf("pull %s: %w", reference.FamiliarString(named), err)
+		return fmt.Errorf("pull %s: %w", name, err)
+	}
+	if have := d.platform; platform != "" && registry.Runs(want, have) == 0 {
+		return fault.New(fault.NotFound, "image with reference %s was found but does not match the specified platform: wanted %s, actual: %s",
+			name, registry.PlatformString(want), registry.PlatformString(have))
+	}
+	if err := s.fetchLayers(ctx, l, remote, d, report); err != nil {
+		return fmt.Errorf("pull %s: %w", name, err)
 	}
 	if _, digested := named.(reference.Digested); !digested {
 		d.tags = []string{named.String()}
@@ -53,10 +61,9 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *wire.AuthC
 	before := s.byName(named)
 	e, err := s.add(ctx, l, d)
 	if err != nil {
-		return fmt.Errorf("pull %s: %w", reference.FamiliarString(named), err)
+		return fmt.Errorf("pull %s: %w", name, err)
 	}
 	report.say(wire.Message{Status: "Digest: " + remote.Digest.String()})
-	name := reference.FamiliarString(named)
 	if before != nil && before.record.ID == e.record.ID {
 		report.say(wire.Message{Status: "Status: Image is up to date for " + name})
 	} else {
@@ -74,10 +81,11 @@ func identifier(named reference.Named) string {
 	return named.(reference.Tagged).Tag()
 }
 
-// fetch brings the blobs and layers of a remote image into the stores.
-func (s *Store) fetch(ctx context.Context, l *lease, remote *registry.Image, want ocispec.Platform, report *reporter) (draft, error) {
+// fetch reads the configuration of a remote image.
+func (s *Store) fetch(ctx context.Context, l *lease, remote *registry.Image) (draft, error) {
 	m := remote.Manifest
 	d := draft{manifest: remote.Raw, kind: remote.Descriptor.MediaType, layers: m.Layers}
+	l.blob(m.Config.Digest)
 	raw, err := remote.ReadBlob(ctx, m.Config, maxConfig)
 	if err != nil {
 		return d, err
@@ -86,26 +94,22 @@ func (s *Store) fetch(ctx context.Context, l *lease, remote *registry.Image, wan
 	if err != nil {
 		return d, err
 	}
-	if want.OS != "" && registry.Runs(want, config.Platform) == 0 {
-		return d, fault.New(fault.NotFound, "the image was found but does not match the specified platform: wanted %s, actual: %s",
-			registry.PlatformString(want), registry.PlatformString(config.Platform))
-	}
-	d.config, d.diffs = raw, config.RootFS.DiffIDs
-	if err := checkLayers(len(d.diffs), len(d.layers)); err != nil {
-		return d, err
-	}
-	l.blob(m.Config.Digest)
+	d.config, d.diffs, d.platform = raw, config.RootFS.DiffIDs, config.Platform
+	return d, checkLayers(len(d.diffs), len(d.layers))
+}
+
+// fetchLayers brings the layers of a remote image into the stores.
+func (s *Store) fetchLayers(ctx context.Context, l *lease, remote *registry.Image, d draft, report *reporter) error {
 	for _, blob := range d.layers {
 		l.blob(blob.Digest)
 		report.state(short(blob.Digest), "Pulling fs layer")
 	}
 	f := fetcher{s: s, remote: remote, report: report}
-	err = s.unpack(ctx, l, d.diffs, downloads, func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
+	return s.unpack(ctx, l, d.diffs, downloads, func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
 		return f.layer(ctx, d.layers[i], there)
 	}, func(i int) {
 		report.state(short(d.layers[i].Digest), "Pull complete")
 	})
-	return d, err
 }
 
 // fetcher fetches layers of one image.

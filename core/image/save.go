@@ -45,54 +45,57 @@ func (s *Store) Save(ctx context.Context, refs []string, w io.Writer) error {
 // toSave finds the images, each once, in the order of the references.
 func (s *Store) toSave(l *lease, refs []string) ([]*saved, error) {
 	var list []*saved
-	add := func(ref string, tags ...string) error {
-		e, _, err := s.leased(l, func() (*entry, error) { return s.find(ref) })
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(list, func(i *saved) bool { return i.record.ID == e.record.ID })
-		if i < 0 {
-			i = len(list)
-			list = append(list, &saved{entry: e})
-		}
-		for _, t := range tags {
-			list[i].tags = include(list[i].tags, t)
-		}
-		return nil
-	}
 	for _, ref := range refs {
-		e, err := s.find(ref)
-		if err != nil {
-			// A repository may have tags, and none of them latest.
-			if named, perr := parseName(ref); perr == nil && reference.IsNameOnly(named) && len(s.tagsOf(named.Name())) > 0 {
-				e, err = nil, nil
-			}
-		}
+		picks, err := s.picks(ref)
 		if err != nil {
 			return nil, err
 		}
-		named, nerr := parseName(ref)
-		switch {
-		case e != nil && (nerr != nil || e.isID(ref)):
-			err = add(e.record.ID.String())
-		case reference.IsNameOnly(named):
-			for _, tag := range s.tagsOf(named.Name()) {
-				if err = add(tag, tag); err != nil {
-					break
-				}
+		for _, p := range picks {
+			e, _, err := s.leased(l, func() (*entry, error) { return s.find(p.ref) })
+			if err != nil {
+				return nil, err
 			}
-		default:
-			if _, digested := named.(reference.Digested); digested {
-				err = add(named.String())
-			} else {
-				err = add(named.String(), named.String())
+			i := slices.IndexFunc(list, func(i *saved) bool { return i.record.ID == e.record.ID })
+			if i < 0 {
+				i = len(list)
+				list = append(list, &saved{entry: e})
 			}
-		}
-		if err != nil {
-			return nil, err
+			if p.tag != "" {
+				list[i].tags = include(list[i].tags, p.tag)
+			}
 		}
 	}
 	return list, nil
+}
+
+// pick is an image to be saved, and the name that it is saved with.
+type pick struct{ ref, tag string }
+
+func (s *Store) picks(ref string) ([]pick, error) {
+	e, err := s.find(ref)
+	if err == nil && e.isID(ref) {
+		return []pick{{ref: e.record.ID.String()}}, nil
+	}
+	named, nerr := parseName(ref)
+	switch {
+	case nerr != nil:
+		return nil, err
+	case reference.IsNameOnly(named): // it may have tags, and none of them latest
+		var list []pick
+		for _, tag := range s.tagsOf(named.Name()) {
+			list = append(list, pick{tag, tag})
+		}
+		if len(list) > 0 {
+			err = nil
+		}
+		return list, err
+	case err != nil:
+		return nil, err
+	}
+	if _, digested := named.(reference.Digested); digested {
+		return []pick{{ref: named.String()}}, nil
+	}
+	return []pick{{named.String(), named.String()}}, nil
 }
 
 // archiveWriter writes the files of an archive.

@@ -55,9 +55,10 @@ func (s *Store) spool(ctx context.Context, l *lease, r io.Reader) (*spool, error
 		if err != nil {
 			return nil, err
 		}
-		if total += max(h.Size, 0); n >= maxFiles || total > maxArchive {
+		if n >= maxFiles || h.Size > maxArchive-total {
 			return nil, fault.New(fault.Invalid, "the archive has more than %d files, or more than %d bytes", maxFiles, int64(maxArchive))
 		}
+		total += max(h.Size, 0)
 		if err := sp.entry(ctx, l, h, archive); err != nil {
 			return nil, fmt.Errorf("%q: %w", h.Name, err)
 		}
@@ -68,6 +69,11 @@ func (sp *spool) entry(ctx context.Context, l *lease, h *tar.Header, r io.Reader
 	name := path.Clean("/" + h.Name)[1:] // only a key: nothing is written under this name
 	switch h.Typeflag {
 	case tar.TypeReg:
+		for key := range h.PAXRecords {
+			if strings.HasPrefix(key, "GNU.sparse.") { // a few bytes that stand for a full disk
+				return fault.New(fault.Invalid, "it is a sparse file")
+			}
+		}
 		d, err := sp.blob(ctx, l, r)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return fault.As(fault.Invalid, err)

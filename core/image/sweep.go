@@ -81,10 +81,6 @@ func (s *Store) referencedLocked() (blobs, chains map[digest.Digest]bool) {
 // sweep removes those of the blobs and chains, the top first, for which nobody speaks, and returns
 // the chains that are gone. A layer with a container on it goes when the container does.
 func (s *Store) sweep(blobs, chains []digest.Digest) (gone []digest.Digest) {
-	cached := map[digest.Digest]bool{}
-	for _, c := range s.o.KeepChains() {
-		cached[c] = true
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	needed, standing := s.referencedLocked()
@@ -97,7 +93,7 @@ func (s *Store) sweep(blobs, chains []digest.Digest) (gone []digest.Digest) {
 		}
 	}
 	for _, c := range chains {
-		if standing[c] || s.chains[c] > 0 || cached[c] {
+		if standing[c] || s.chains[c] > 0 {
 			continue
 		}
 		err := s.o.Layers.Release(context.Background(), c)

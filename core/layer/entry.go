@@ -103,7 +103,12 @@ func (u *unpacker) opaque(dir string) error {
 	return unix.Setxattr(procPath(fd), opaqueXattr, []byte("y"), 0)
 }
 
-func (u *unpacker) imply(dir string) { u.implied[dir] = true }
+// imply notes a directory that was made on the way to a file. It counts as an entry: one entry can
+// ask for two thousand of them.
+func (u *unpacker) imply(dir string) {
+	u.entries++
+	u.implied[dir] = true
+}
 
 // make creates the file of an entry, in the place of what an earlier entry made there.
 func (u *unpacker) make(p string, h *tar.Header, r io.Reader) error {
@@ -179,7 +184,7 @@ func (u *unpacker) create(fd int, base string, h *tar.Header, r io.Reader) error
 }
 
 func (u *unpacker) regular(fd int, base string, h *tar.Header, r io.Reader) error {
-	if h.Size < 0 || u.Size+h.Size > u.limits.Bytes {
+	if h.Size < 0 || h.Size > u.limits.Bytes-u.Size {
 		return fault.New(fault.Invalid, "the layer's files are larger than %d bytes", u.limits.Bytes)
 	}
 	file, err := unix.Openat(fd, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)

@@ -76,10 +76,11 @@ func ChainOf(diffs []digest.Digest) []digest.Digest {
 // meets them before it has filled the disk's inodes.
 type Limits struct {
 	Bytes   int64 // of all regular files together
-	Entries int64
+	Entries int64 // files, and directories that are made on the way to them
+	Names   int64 // bytes of all names together, some of which are remembered
 }
 
-var defaultLimits = Limits{Bytes: 1 << 37, Entries: 8 << 20}
+var defaultLimits = Limits{Bytes: 1 << 37, Entries: 8 << 20, Names: 1 << 29}
 
 // Store keeps layers and snapshots in a directory. Its methods may be called in parallel.
 type Store struct {
@@ -139,8 +140,9 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 			return nil, fmt.Errorf("open layer store: %w", err)
 		}
 	}
-	// 0711: processes of other users walk through it on their way to a lower file, nobody lists it.
-	if err := os.Chmod(root, 0o711); err != nil {
+	// 0700: a set-user-ID program of an image is root's in a container, and would be on the host to
+	// whoever could walk to it. The kernel asks for no right on the way to an overlay's layers.
+	if err := os.Chmod(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open layer store: %w", err)
 	}
 	s.layers[""] = &layerState{Layer: Layer{Link: "0"}}

@@ -297,11 +297,3 @@ func (s *Store) putAway(dir string) (string, error) {
 	}
 	return hole, nil
 }
-
-// Used reports whether a layer or a snapshot stands on the chain.
-func (s *Store) Used(chain digest.Digest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l, err := s.get(chain)
-	return err == nil && l.users > 0
-}

@@ -119,6 +119,7 @@ type unpacker struct {
 	limits  Limits
 	buf     []byte
 	entries int64
+	names   int64
 	removed map[string]bool // paths with a whiteout in this layer
 	times   []dirTime
 }
@@ -141,11 +142,12 @@ func (u *unpacker) unpack(ctx context.Context, r *tar.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if u.entries++; u.entries > u.limits.Entries {
-			return fault.New(fault.Invalid, "unpack layer: it has more than %d entries", u.limits.Entries)
-		}
+		u.names += int64(len(h.Name) + len(h.Linkname))
 		if err := u.entry(h, r); err != nil {
 			return fmt.Errorf("unpack layer: %q: %w", h.Name, readError(err))
+		}
+		if u.entries++; u.entries > u.limits.Entries || u.names > u.limits.Names {
+			return fault.New(fault.Invalid, "unpack layer: it has more than %d entries, or %d bytes of names", u.limits.Entries, u.limits.Names)
 		}
 	}
 }

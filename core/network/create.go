@@ -134,3 +134,55 @@ func wantsIPv6(given *bool, asked []Subnet) bool {
 	}
 	return slices.ContainsFunc(asked, func(s Subnet) bool { return s.Prefix.IsValid() && s.Prefix.Addr().Is6() })
 }
+
+// ensure lets the driver make a network that it has not made since this daemon started, as when the
+// driver was not there at the daemon's start.
+func (m *Manager) ensure(ctx context.Context, ref string) error {
+	m.mu.RLock()
+	e, err := m.find(ref)
+	done := err == nil && (e.made || builtin(e.Driver))
+	m.mu.RUnlock()
+	if err != nil || done {
+		return err
+	}
+	driver, leave, err := m.enter(ctx, e.Driver)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return m.make(ctx, driver, e)
+}
+
+// make lets the driver make a network that has a row. The caller has passed the driver's gate.
+func (m *Manager) make(ctx context.Context, driver Driver, e *entry) error {
+	e.making.Lock()
+	defer e.making.Unlock()
+	m.mu.RLock()
+	n, made := e.row, e.made
+	m.mu.RUnlock()
+	if made {
+		return nil
+	}
+	if n.Default && n.DriverOptions == nil {
+		schema, err := driver.Schema(ctx)
+		if err != nil {
+			return fmt.Errorf("network driver %s: %w", n.Driver, err)
+		}
+		if n.DriverOptions, err = defaultOptions(schema, n.Options); err != nil {
+			return err
+		}
+	}
+	before := n
+	if err := create(ctx, driver, &n); err != nil {
+		return fmt.Errorf("network %s: %w", n.Name, err)
+	}
+	if !before.Known || !maps.Equal(before.Settings, n.Settings) || before.PublishAddress != n.PublishAddress || before.InterfacePrefix != n.InterfacePrefix {
+		if err := m.networks.Put(n.ID, n); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	e.row, e.made = n, true
+	m.mu.Unlock()
+	return nil
+}

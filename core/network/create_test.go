@@ -282,3 +282,19 @@ func TestDriverIsThereLater(t *testing.T) {
 	h.leave(id(1))
 	h.empty()
 }
+
+// An engine that is off leaves nothing on the host, and makes it again when it comes up.
+func TestDown(t *testing.T) {
+	h := newHouse(t)
+	h.create(wire.NetworkCreateRequest{Name: "front"})
+	if err := h.m.Down(t.Context()); err != nil || len(h.driver.networks) != 0 {
+		t.Errorf("after the end: %v, %v", h.driver.networks, err)
+	}
+	h.restart(nil)
+	if len(h.driver.networks) != 2 {
+		t.Errorf("after the next start: %v", h.driver.networks)
+	}
+	h.join(JoinRequest{ContainerID: id(1), Mode: "front"})
+	h.leave(id(1))
+	h.empty()
+}

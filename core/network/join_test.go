@@ -176,8 +176,10 @@ func TestJoinLeavesNothingAfterAnError(t *testing.T) {
 	p := freePort(t)
 	r := web(1, p)
 	r.Mode, r.Endpoints = "front", map[string]*wire.EndpointSettings{"front": {}, "bridge": {}}
-	time.Sleep(50 * time.Millisecond) // the pool of namespaces is full
-	before := openFiles(t)
+	before := 0
+	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		before = max(before, openFiles(t)) // until the pool of namespaces is full
+	}
 	h.driver.set("Attach", errors.New("no such device"))
 	for range 3 {
 		if _, err := h.m.Join(t.Context(), r); err == nil || !strings.Contains(err.Error(), "no such device") {
@@ -185,8 +187,11 @@ func TestJoinLeavesNothingAfterAnError(t *testing.T) {
 		}
 	}
 	h.empty()
-	time.Sleep(50 * time.Millisecond)
-	if after := openFiles(t); after > before {
+	after := openFiles(t)
+	for end := time.Now().Add(5 * time.Second); after > before && time.Now().Before(end); after = openFiles(t) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if after > before {
 		t.Errorf("%d open files before, %d after", before, after)
 	}
 	h.driver.set("Attach", nil)

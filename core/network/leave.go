@@ -4,7 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
+
+// lull is how long after a Leave the drivers are called, unless somebody waits for it. Whoever
+// removes an interface holds the kernel's one lock for all interfaces for 10 ms, and the next
+// container, which starts at this moment more often than not, needs it for its own. Meanwhile the
+// kernel removes the interface itself, with the namespace that it ends in.
+const lull = 30 * time.Millisecond
 
 // Leave disconnects a container that ended, or whose start failed. It may be called twice. The
 // container is out of the networks when it returns; what drivers made for it they take away in
@@ -16,24 +23,16 @@ func (m *Manager) Leave(ctx context.Context, containerID string) error {
 		m.mu.Unlock()
 		return nil
 	}
-	delete(m.joined, containerID)
-	sb.gone = make(chan struct{})
-	m.leaving[containerID] = sb
+	m.depart(sb)
 	closed := m.closed
 	rec := sb.snapshot()
+	shared := false
+	for _, other := range m.joined {
+		shared = shared || other.Shares == containerID
+	}
 	work := func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-		defer cancel()
-		sb.op.Lock()
-		defer sb.op.Unlock()
-		err := m.withdraw(ctx, sb)
-		m.mu.Lock()
-		delete(m.leaving, containerID)
-		m.mu.Unlock()
-		close(sb.gone)
-		if err != nil {
-			m.log.Error("container could not be taken off its networks; it is tried again when the driver or the daemon starts", "container", containerID, "error", err)
-		}
+		// With published ports at once: packets to them go nowhere until the driver is done.
+		m.finish(context.WithoutCancel(ctx), sb, shared, len(rec.Ports) == 0 && !closed)
 	}
 	if !closed {
 		m.background.Go(work)
@@ -46,6 +45,44 @@ func (m *Manager) Leave(ctx context.Context, containerID string) error {
 		m.tell("disconnect", containerID, ep)
 	}
 	return nil
+}
+
+// depart moves the sandbox from those that joined to those that leave. The caller holds mu.
+func (m *Manager) depart(sb *sandbox) {
+	delete(m.joined, sb.ContainerID)
+	sb.leave = newDeparture()
+	m.leaving[sb.ContainerID] = sb
+}
+
+// finish ends a sandbox that departed.
+func (m *Manager) finish(ctx context.Context, sb *sandbox, shared, calm bool) {
+	sb.op.Lock()
+	defer sb.op.Unlock()
+	if !shared {
+		// The namespace ends here, but for its processes. One that others are in stays open for
+		// the driver, which has to take the interface out of it.
+		sb.shut()
+	}
+	if calm && sb.attached {
+		select {
+		case <-time.After(lull):
+		case <-sb.leave.hurry:
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := m.withdraw(ctx, sb); err != nil {
+		m.log.Error("container could not be taken off its networks; it is tried again when the driver or the daemon starts", "container", sb.ContainerID, "error", err)
+	}
+	m.departed(sb)
+}
+
+// departed ends what depart began.
+func (m *Manager) departed(sb *sandbox) {
+	m.mu.Lock()
+	delete(m.leaving, sb.ContainerID)
+	m.mu.Unlock()
+	close(sb.leave.gone)
 }
 
 // abandon takes back what Join has done until its error. The caller holds op.
@@ -61,17 +98,12 @@ func (m *Manager) abandon(ctx context.Context, sb *sandbox) error {
 		}
 		return nil
 	}
-	delete(m.joined, sb.ContainerID)
-	sb.gone = make(chan struct{})
-	m.leaving[sb.ContainerID] = sb
+	m.depart(sb)
 	m.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	err := m.withdraw(ctx, sb)
-	m.mu.Lock()
-	delete(m.leaving, sb.ContainerID)
-	m.mu.Unlock()
-	close(sb.gone)
+	m.departed(sb)
 	return err
 }
 

@@ -60,6 +60,7 @@ type Manager struct {
 	pool      *netns.Pool
 	ports     *port.Allocator
 
+	burying  sync.Mutex
 	creating sync.Mutex // one Create at a time: two must not choose the same subnet
 
 	mu      sync.RWMutex
@@ -231,7 +232,14 @@ func (m *Manager) Close() error {
 	for _, sb := range m.joined {
 		open = append(open, sb)
 	}
+	var leaves []*departure
+	for _, sb := range m.leaving {
+		leaves = append(leaves, sb.leave)
+	}
 	m.mu.Unlock()
+	for _, l := range leaves {
+		_ = l.wait(context.Background()) // bounded by patience
+	}
 	m.background.Wait()
 	for _, sb := range open {
 		sb.op.Lock()

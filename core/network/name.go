@@ -99,6 +99,19 @@ func (v view) neighbours() (list []*member) {
 	return list
 }
 
+// dnsNames are the names by which an endpoint is found: the container's, its aliases, the short ID
+// and the host name, each once.
+func dnsNames(rec record, aliases []string) []string {
+	var names []string
+	for _, n := range append([]string{rec.Name}, append(slices.Clone(aliases), rec.ContainerID[:min(12, len(rec.ContainerID))], rec.Hostname)...) {
+		n = strings.ToLower(strings.TrimSuffix(n, "."))
+		if n != "" && !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
 // Rename gives a container another name on its networks. One that has not joined is no error.
 func (m *Manager) Rename(_ context.Context, containerID, name string) error {
 	m.mu.Lock()

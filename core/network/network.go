@@ -12,7 +12,8 @@
 //	           The sandbox that Join returns goes to the monitor: namespace and port sockets.
 //	Connect,   further networks of a running container.
 //	Disconnect
-//	Leave      the driver detaches, the row goes, the addresses are free.
+//	Leave      the container is out at once; in the background the driver detaches, the row goes,
+//	           and then the addresses and ports are free.
 //	Reconcile  after a start of the daemon: endpoints of containers that live are made so again,
 //	           endpoints of the dead are detached, and drivers remove what they do not know.
 //

@@ -162,6 +162,8 @@ func (m *Manager) wanted(driver string) (entries []*entry, networks []Network, e
 
 // bury forgets what the dead had of a driver that has removed it.
 func (m *Manager) bury(driver string) error {
+	m.burying.Lock() // the rows of one of the dead are written by one driver after the other
+	defer m.burying.Unlock()
 	m.mu.Lock()
 	var done, changed []record
 	m.dead = slices.DeleteFunc(m.dead, func(sb *sandbox) bool {
@@ -173,9 +175,12 @@ func (m *Manager) bury(driver string) error {
 				m.release(ep)
 			}
 		}
+		fewer := len(rest) < len(sb.Endpoints)
 		sb.Endpoints = rest
 		if len(rest) > 0 {
-			changed = append(changed, sb.snapshot())
+			if fewer {
+				changed = append(changed, sb.snapshot())
+			}
 			return false
 		}
 		m.ports.Release(sb.ID)

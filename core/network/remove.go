@@ -68,14 +68,12 @@ func (m *Manager) condemn(ctx context.Context, ref string) (*entry, error) {
 			m.mu.Unlock()
 			return nil, err
 		}
-		if wait := m.detaching(e.ID); wait != nil {
+		if l := m.detaching(e.ID); l != nil {
 			m.mu.Unlock()
-			select {
-			case <-wait:
-				continue
-			case <-ctx.Done():
-				return nil, ctx.Err()
+			if err := l.wait(ctx); err != nil {
+				return nil, err
 			}
+			continue
 		}
 		e.removing = true
 		m.mu.Unlock()
@@ -96,13 +94,12 @@ func (m *Manager) inUse(networkID string) (users []string) {
 	return users
 }
 
-// detaching returns what to wait for until no driver detaches an endpoint from the network any
-// more, or nil. The caller holds mu.
-func (m *Manager) detaching(networkID string) <-chan struct{} {
+// detaching returns a leave by which a driver still detaches an endpoint from the network, or nil. The caller holds mu.
+func (m *Manager) detaching(networkID string) *departure {
 	for _, sb := range m.leaving {
 		for _, ep := range sb.Endpoints {
 			if ep.NetworkID == networkID {
-				return sb.gone
+				return sb.leave
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -59,8 +60,30 @@ type sandbox struct {
 	server   *dns.Server
 	attached bool // a driver may have been called
 
-	loaded bool          // of an earlier daemon, until Reconcile says whether it lives; guarded by mu
-	gone   chan struct{} // of one in Manager.leaving: closed when nothing is left
+	loaded bool       // of an earlier daemon, until Reconcile says whether it lives; guarded by mu
+	leave  *departure // of one in Manager.leaving; guarded by mu
+}
+
+// departure is the end of a sandbox in the background.
+type departure struct {
+	gone  chan struct{} // closed when nothing is left
+	hurry chan struct{} // closed when somebody waits for it
+	once  sync.Once
+}
+
+func newDeparture() *departure {
+	return &departure{gone: make(chan struct{}), hurry: make(chan struct{})}
+}
+
+// wait waits until nothing is left, and sees to it that it is soon.
+func (l *departure) wait(ctx context.Context) error {
+	l.once.Do(func() { close(l.hurry) })
+	select {
+	case <-l.gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func newRecord(r JoinRequest) record {

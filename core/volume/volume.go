@@ -105,14 +105,12 @@ func NewManager(o Options) (*Manager, error) {
 	return m, m.reconcile()
 }
 
-// namePattern is dockerd's: a name of one letter was never allowed.
-var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+// namePattern is dockerd's, and one letter is enough.
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
 // ValidName returns an error in Docker's words unless name can be a volume's.
 func ValidName(name string) error {
 	switch {
-	case len(name) == 1:
-		return fault.New(fault.Invalid, "volume name is too short, names should be at least two alphanumeric characters")
 	case len(name) > 255: // NAME_MAX
 		return fault.New(fault.Invalid, "create %s...: volume name is longer than 255 characters", name[:32])
 	case !namePattern.MatchString(name):
@@ -401,9 +399,10 @@ func (m *Manager) Populate(ctx context.Context, name string, fill func(dir strin
 	if err := fill(work); err != nil {
 		return errors.Join(err, os.RemoveAll(work))
 	}
-	// rename(2) refuses a directory with files in it, so nothing that came meanwhile is lost.
-	if err := os.Rename(work, data); err != nil {
-		return errors.Join(fmt.Errorf("volume %s: %w", name, err), os.RemoveAll(work))
+	// rename(2) takes the place of an empty directory, which os.Rename does not let it, and refuses one
+	// with files in it, so nothing that came meanwhile is lost.
+	if err := unix.Rename(work, data); err != nil {
+		return errors.Join(fmt.Errorf("volume %s: rename %s to %s: %w", name, work, data, err), os.RemoveAll(work))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -114,6 +115,18 @@ func parseNetwork[O any](p *networkv1.Network, s *Schema) (Network[O], map[strin
 	}
 	settings, err := s.Decode(p.GetOptions(), &n.Options)
 	return n, settings, err
+}
+
+// parseOldNetwork is for what takes away: a network that was made by another version of the driver
+// may have options that this one does not know, and must be removable all the same.
+func parseOldNetwork[O any](p *networkv1.Network, s *Schema) (Network[O], error) {
+	n, _, err := parseNetwork[O](p, s)
+	var field *FieldError
+	if !errors.As(err, &field) || checkHex("", n.ID, 64) != nil || checkHex("", n.Owner, 12) != nil {
+		return n, err
+	}
+	s.decodeKnown(p.GetOptions(), &n.Options)
+	return n, nil
 }
 
 func parseSubnet(p *networkv1.Subnet) (Subnet, error) {

@@ -205,6 +205,24 @@ func (s *Schema) Decode(given map[string]string, into any) (map[string]string, e
 	return settings, nil
 }
 
+// decodeKnown fills in what is known and right, and defaults for the rest.
+func (s *Schema) decodeKnown(given map[string]string, into any) {
+	v := reflect.ValueOf(into).Elem()
+	for _, o := range s.options {
+		text, _, _, err := o.find(given)
+		if err != nil || text == "" {
+			text = o.attribute.Default
+		}
+		value, wrong := o.parse(text)
+		if wrong != nil && text != o.attribute.Default {
+			value, wrong = o.parse(o.attribute.Default)
+		}
+		if wrong == nil {
+			v.Field(o.index).Set(value)
+		}
+	}
+}
+
 // find looks for the option under its name and its aliases; the same value under two names is
 // taken, two values are refused.
 func (o option) find(given map[string]string) (text, name string, found int, err error) {

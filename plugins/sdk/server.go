@@ -34,7 +34,7 @@ func (s *networkServer[O]) CreateNetwork(ctx context.Context, r *networkv1.Creat
 }
 
 func (s *networkServer[O]) DeleteNetwork(ctx context.Context, r *networkv1.DeleteNetworkRequest) (*networkv1.DeleteNetworkResponse, error) {
-	n, _, err := parseNetwork[O](r.GetNetwork(), s.schema)
+	n, err := parseOldNetwork[O](r.GetNetwork(), s.schema)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,11 @@ func (s *networkServer[O]) Attach(ctx context.Context, r *networkv1.AttachReques
 }
 
 func (s *networkServer[O]) Detach(ctx context.Context, r *networkv1.DetachRequest) (*networkv1.DetachResponse, error) {
-	n, e, err := s.both(r.GetNetwork(), r.GetEndpoint())
+	n, err := parseOldNetwork[O](r.GetNetwork(), s.schema)
+	if err != nil {
+		return nil, err
+	}
+	e, err := endpointOf(n.ID, r.GetEndpoint())
 	if err != nil {
 		return nil, err
 	}
@@ -97,9 +101,14 @@ func (s *networkServer[O]) both(pn *networkv1.Network, pe *networkv1.Endpoint) (
 	if err != nil {
 		return n, Endpoint{}, err
 	}
-	e, err := parseEndpoint(pe)
-	if err == nil && e.NetworkID != n.ID {
-		err = &FieldError{Field: "network of endpoint", Given: e.NetworkID, Expected: "the network of the same call, " + n.ID}
-	}
+	e, err := endpointOf(n.ID, pe)
 	return n, e, err
+}
+
+func endpointOf(networkID string, p *networkv1.Endpoint) (Endpoint, error) {
+	e, err := parseEndpoint(p)
+	if err == nil && e.NetworkID != networkID {
+		err = &FieldError{Field: "network of endpoint", Given: e.NetworkID, Expected: "the network of the same call, " + networkID}
+	}
+	return e, err
 }

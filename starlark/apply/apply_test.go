@@ -181,7 +181,7 @@ func TestApplyThenNothingThenDestroy(t *testing.T) {
 	}
 
 	g := w.graph()
-	p, err := plan.Destroy(t.Context(), w.engine, g.Env, nil)
+	p, err := plan.Destroy(t.Context(), w.engine, g, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,6 +189,7 @@ func TestApplyThenNothingThenDestroy(t *testing.T) {
 	if _, err := apply.Run(t.Context(), w.engine, g, p, fast); err != nil {
 		t.Fatal(err)
 	}
+	before(t, w.engine.Done(), "remove shop-web", "remove shop-cache")
 	if got := w.engine.Left(); got != "0 containers, 2 images, 0 networks, 0 volumes" { // the two that were pulled
 		t.Errorf("left: %s", got)
 	}

@@ -32,50 +32,47 @@ var errSkipped = errors.New("skipped: what it needs failed")
 // order them: what is needed is made before its user; what is used is removed after its users; and
 // an old container goes only when the image of the new one is there.
 func (r *runner) operations() []*operation {
-	removes, makes := map[graph.Address]*operation{}, map[graph.Address]*operation{}
-	var all, removedContainers []*operation
+	var all, containers []*operation
+	remove := make([]*operation, len(r.plan.Changes)) // of each change, or nil
+	mk := make([]*operation, len(r.plan.Changes))
+	removes, makes := map[graph.Address][]*operation{}, map[graph.Address]*operation{}
 	for i := range r.plan.Changes {
 		c := &r.plan.Changes[i]
 		if c.Action == plan.Delete || c.Action == plan.Replace {
-			op := r.remove(c)
-			removes[c.Address] = op
-			all = append(all, op)
-			if c.Address.Kind == graph.KindContainer {
-				removedContainers = append(removedContainers, op)
+			remove[i] = r.remove(c)
+			removes[c.Address] = append(removes[c.Address], remove[i])
+			if all = append(all, remove[i]); c.Address.Kind == graph.KindContainer {
+				containers = append(containers, remove[i])
 			}
 		}
 		if c.Action != plan.Delete {
-			op := r.make(c)
-			makes[c.Address] = op
-			all = append(all, op)
+			mk[i] = r.make(c)
+			makes[c.Address] = mk[i]
+			all = append(all, mk[i])
 		}
 	}
 	for i := range r.plan.Changes {
 		c := &r.plan.Changes[i]
-		remove, mk := removes[c.Address], makes[c.Address]
-		if c.Action == plan.Delete {
-			mk = nil // of an extra with the address of one that stays
+		if remove[i] != nil && c.Address.Kind != graph.KindContainer {
+			remove[i].after = append(remove[i].after, containers...)
 		}
-		if remove != nil && c.Address.Kind != graph.KindContainer {
-			remove.after = append(remove.after, removedContainers...)
+		if mk[i] != nil {
+			mk[i].after = append(mk[i].after, removes[c.Address]...)
 		}
-		if mk == nil {
-			continue
-		}
-		if remove != nil {
-			mk.after = append(mk.after, remove)
+		if c.Resource == nil {
+			continue // it is no longer declared: what it needed is not known
 		}
 		for _, n := range c.Resource.Needs {
-			needed := makes[n.On]
-			if needed == nil {
-				continue
+			if made := makes[n.On]; made != nil && mk[i] != nil {
+				mk[i].after = append(mk[i].after, made)
+				if remove[i] != nil && n.On.Kind == graph.KindImage {
+					remove[i].after = append(remove[i].after, made)
+				}
 			}
-			mk.after = append(mk.after, needed)
-			if remove != nil && n.On.Kind == graph.KindImage {
-				remove.after = append(remove.after, needed)
-			}
-			if users := removes[c.Address]; users != nil && removes[n.On] != nil && n.On.Kind == graph.KindContainer {
-				removes[n.On].after = append(removes[n.On].after, users)
+			if remove[i] != nil && n.On.Kind == graph.KindContainer {
+				for _, used := range removes[n.On] {
+					used.after = append(used.after, remove[i])
+				}
 			}
 		}
 	}

@@ -90,14 +90,14 @@ func Int(low, high int64) Type {
 }
 
 // Matching is a string that matches the pattern; what names it for people.
-func Matching(what string, pattern *regexp.Regexp) Type {
+func Matching(what string, pattern func() *regexp.Regexp) Type {
 	return Of(what, func(v starlark.Value) (string, bool) {
 		s, ok := starlark.AsString(v)
-		return s, ok && pattern.MatchString(s)
+		return s, ok && pattern().MatchString(s)
 	})
 }
 
-var resourceName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+var resourceName = diag.Pattern(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
 // Name is the name of a resource.
 var Name = Matching("a name of letters, digits, _ . and -, such as \"db\"", resourceName)
@@ -221,11 +221,11 @@ var Size = Of("a size such as 512m or 2g", func(v starlark.Value) (int64, bool) 
 	return n, err == nil
 })
 
-var sizePattern = regexp.MustCompile(`^(\d{1,15}(?:\.\d{1,6})?)\s*([kmgtp]?)i?b?$`)
+var sizePattern = diag.Pattern(`^(\d{1,15}(?:\.\d{1,6})?)\s*([kmgtp]?)i?b?$`)
 
 // ParseSize reads 512m, 1.5g or 1048576; units are powers of 1024, as Docker's --memory has them.
 func ParseSize(s string) (int64, error) {
-	m := sizePattern.FindStringSubmatch(strings.ToLower(strings.TrimSpace(s)))
+	m := sizePattern().FindStringSubmatch(strings.ToLower(strings.TrimSpace(s)))
 	if m == nil {
 		return 0, &fault.Field{Field: "size", Given: s, Expected: "a size such as 512m or 2g"}
 	}

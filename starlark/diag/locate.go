@@ -181,27 +181,27 @@ func child(x syntax.Expr, step Step) syntax.Expr {
 
 // sentences are the interpreter's own words, said so that a reader of a script knows what to do.
 var sentences = []struct {
-	match *regexp.Regexp
+	match func() *regexp.Regexp
 	say   string
 	cure  string
 }{
-	{regexp.MustCompile(`^Starlark computation cancelled: (.*)$`), "$1", ""},
-	{regexp.MustCompile(`^fail: (.*)$`), "$1", ""},
-	{regexp.MustCompile(`^cannot (.*) frozen (.*)$`), "cannot $1 frozen $2", "a file's values are fixed once it has been evaluated: make a new value instead"},
-	{regexp.MustCompile(`^function (\S+) called recursively$`), "function $1 calls itself: scripts have no recursion", "write a for loop over a list that is long enough"},
-	{regexp.MustCompile(`^undefined: (\S+)(?: \(did you mean (\S+?)\?\))?$`), `undefined: $1`, ""},
+	{Pattern(`^Starlark computation cancelled: (.*)$`), "$1", ""},
+	{Pattern(`^fail: (.*)$`), "$1", ""},
+	{Pattern(`^cannot (.*) frozen (.*)$`), "cannot $1 frozen $2", "a file's values are fixed once it has been evaluated: make a new value instead"},
+	{Pattern(`^function (\S+) called recursively$`), "function $1 calls itself: scripts have no recursion", "write a for loop over a list that is long enough"},
+	{Pattern(`^undefined: (\S+)(?: \(did you mean (\S+?)\?\))?$`), `undefined: $1`, ""},
 }
 
-var didYouMean = regexp.MustCompile(` \(did you mean \.?(\S+?)\?\)$`)
+var didYouMean = Pattern(` \(did you mean \.?(\S+?)\?\)$`)
 
 // sentence says an error of the interpreter in our words.
 func sentence(msg string) (message, nearest, cure string) {
-	if m := didYouMean.FindStringSubmatch(msg); m != nil {
+	if m := didYouMean().FindStringSubmatch(msg); m != nil {
 		msg, nearest = strings.TrimSuffix(msg, m[0]), m[1]
 	}
 	for _, s := range sentences {
-		if s.match.MatchString(msg) {
-			return s.match.ReplaceAllString(msg, s.say), nearest, s.cure
+		if s.match().MatchString(msg) {
+			return s.match().ReplaceAllString(msg, s.say), nearest, s.cure
 		}
 	}
 	return msg, nearest, ""

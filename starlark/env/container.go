@@ -3,7 +3,6 @@ package env
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -53,18 +52,18 @@ var imageType = arg.Type{Name: "image or name of an image", Convert: func(v star
 	return ref, nil
 }}
 
-var restartPattern = regexp.MustCompile(`^(no|always|unless-stopped|on-failure(:\d{1,5})?)$`)
+var restartPattern = diag.Pattern(`^(no|always|unless-stopped|on-failure(:\d{1,5})?)$`)
 
 // restartType is a restart policy.
 var restartType = arg.Type{Name: "restart policy", Choices: []string{"no", "always", "unless-stopped", "on-failure"}, Convert: func(v starlark.Value) (any, *arg.Reject) {
 	s, ok := starlark.AsString(v)
-	if ok && restartPattern.MatchString(s) {
+	if ok && restartPattern().MatchString(s) {
 		return s, nil
 	}
 	return nil, &arg.Reject{Expected: `"no", "always", "unless-stopped" or "on-failure[:COUNT]"`, Given: v, Nearest: fault.Nearest(s, []string{"no", "always", "unless-stopped", "on-failure"})}
 }}
 
-var ulimitPattern = regexp.MustCompile(`^(-1|\d{1,18})(?::(-1|\d{1,18}))?$`)
+var ulimitPattern = diag.Pattern(`^(-1|\d{1,18})(?::(-1|\d{1,18}))?$`)
 
 // ulimitType is SOFT or SOFT:HARD.
 var ulimitType = arg.Of(`a limit such as 1024 or "1024:2048"`, func(v starlark.Value) (wire.Ulimit, bool) {
@@ -75,7 +74,7 @@ var ulimitType = arg.Of(`a limit such as 1024 or "1024:2048"`, func(v starlark.V
 	case starlark.String:
 		text = string(v)
 	}
-	m := ulimitPattern.FindStringSubmatch(text)
+	m := ulimitPattern().FindStringSubmatch(text)
 	if m == nil {
 		return wire.Ulimit{}, false
 	}
@@ -87,12 +86,12 @@ var ulimitType = arg.Of(`a limit such as 1024 or "1024:2048"`, func(v starlark.V
 	return wire.Ulimit{Soft: soft, Hard: hard}, hard < 0 || soft >= 0 && soft <= hard
 })
 
-var devicePattern = regexp.MustCompile(`^(/[^:]+)(?::(/[^:]+))?(?::([rwm]{1,3}))?$`)
+var devicePattern = diag.Pattern(`^(/[^:]+)(?::(/[^:]+))?(?::([rwm]{1,3}))?$`)
 
 // deviceType is a device of the host; its Go value is HOST:CONTAINER:PERMISSIONS.
 var deviceType = arg.Of(`a device such as "/dev/fuse" or "/dev/sda:/dev/xvda:r"`, func(v starlark.Value) (string, bool) {
 	s, _ := starlark.AsString(v)
-	m := devicePattern.FindStringSubmatch(s)
+	m := devicePattern().FindStringSubmatch(s)
 	if m == nil {
 		return "", false
 	}

@@ -14,7 +14,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"sort"
 	"strings"
 
@@ -170,11 +169,11 @@ func (g *Graph) Add(r *Resource) error {
 	return nil
 }
 
-var notInNames = regexp.MustCompile(`[^a-z0-9_.-]+`)
+var notInNames = diag.Pattern(`[^a-z0-9_.-]+`)
 
 // EnvName makes a name for an environment of a folder's name.
 func EnvName(dir string) string {
-	name := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(dir), "-"), "-_.")
+	name := strings.Trim(notInNames().ReplaceAllString(strings.ToLower(dir), "-"), "-_.")
 	if name == "" {
 		return "env"
 	}

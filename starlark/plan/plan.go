@@ -41,7 +41,7 @@ type Change struct {
 	Reason     string        `json:"reason,omitempty"` // when no attribute of its own is
 	Attributes []Difference  `json:"attributes,omitempty"`
 
-	Resource *graph.Resource `json:"-"` // nil for Delete
+	Resource *graph.Resource `json:"-"` // nil when it is no longer declared
 	Have     *Existing       `json:"-"` // nil for Create
 }
 
@@ -87,17 +87,17 @@ func Make(ctx context.Context, e Engine, g *graph.Graph) (*Plan, error) {
 			gone = append(gone, x)
 		}
 	}
-	m.plan.delete(gone, "no longer declared")
+	m.plan.delete(nil, gone, "no longer declared")
 	return m.plan, nil
 }
 
 // Destroy is the plan that leaves nothing of the environment.
-func Destroy(ctx context.Context, e Engine, env string, keep func(graph.Address) bool) (*Plan, error) {
-	have, err := Read(ctx, e, env)
+func Destroy(ctx context.Context, e Engine, g *graph.Graph, keep func(graph.Address) bool) (*Plan, error) {
+	have, err := Read(ctx, e, g.Env)
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Env: env, Changes: []Change{}, Leftovers: have.leftovers}
+	p := &Plan{Env: g.Env, Changes: []Change{}, Leftovers: have.leftovers}
 	var gone []*Existing
 	for _, x := range have.all() {
 		if keep != nil && keep(x.Address) {
@@ -106,15 +106,19 @@ func Destroy(ctx context.Context, e Engine, env string, keep func(graph.Address)
 		}
 		gone = append(gone, x)
 	}
-	p.delete(gone, "")
+	p.delete(g, gone, "")
 	return p, nil
 }
 
-// delete adds the deletions, users before what they use.
-func (p *Plan) delete(gone []*Existing, reason string) {
+// delete adds the deletions, users before what they use. The graph, if any, knows who needs whom.
+func (p *Plan) delete(g *graph.Graph, gone []*Existing, reason string) {
 	slices.SortStableFunc(gone, func(a, b *Existing) int { return rank(b.Address.Kind) - rank(a.Address.Kind) })
 	for _, x := range gone {
-		p.Changes = append(p.Changes, Change{Action: Delete, Address: x.Address, Name: x.Name, Reason: reason, Have: x})
+		c := Change{Action: Delete, Address: x.Address, Name: x.Name, Reason: reason, Have: x}
+		if g != nil {
+			c.Resource = g.Find(x.Address)
+		}
+		p.Changes = append(p.Changes, c)
 	}
 }
 

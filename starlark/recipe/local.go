@@ -12,13 +12,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/moby/patternmatcher"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/starlark/diag"
 	"github.com/sampan-project/sampan/starlark/script"
 )
 
@@ -49,10 +49,10 @@ const maxEntries = 1_000_000
 // were checked out.
 var epoch = time.Unix(0, 0).UTC()
 
-var unsafeInNames = regexp.MustCompile(`[^a-zA-Z0-9_.-]+`)
+var unsafeInNames = diag.Pattern(`[^a-zA-Z0-9_.-]+`)
 
 func sanitize(s string) string {
-	s = strings.Trim(unsafeInNames.ReplaceAllString(s, "-"), "-.")
+	s = strings.Trim(unsafeInNames().ReplaceAllString(s, "-"), "-.")
 	if len(s) > 100 {
 		s = s[len(s)-100:]
 	}

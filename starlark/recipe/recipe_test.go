@@ -63,8 +63,8 @@ func TestGraph(t *testing.T) {
 		{Op: "run", Position: "build.star:4:29", Run: &wire.BuildRun{Base: 0, Args: []string{"/bin/sh", "-c", "make"}, Network: "none", Mounts: []wire.BuildMount{
 			{Input: ptr(1), Path: "/", Target: "/src", ReadOnly: true}, {Cache: "var-cache", Target: "/var/cache"}}}},
 		{Op: "copy", Position: "build.star:5:17", Copy: &wire.BuildCopy{Base: 2, From: 1, Source: "/a.txt", Dest: "/app/", Owner: "33:33", Mode: "644"}},
-		{Op: "copy", Position: "build.star:5:83", Copy: &wire.BuildCopy{Base: 3, From: 0, Source: "/bin/sh", Dest: "/sh"}},
-		{Op: "config", Position: "build.star:5:136", Config: &wire.BuildConfig{Base: 4, Entrypoint: &[]string{"cat"}, Cmd: &[]string{"/bin/sh", "-c", "ls"}, WorkingDir: ptr("/app"),
+		{Op: "copy", Position: "build.star:5:81", Copy: &wire.BuildCopy{Base: 3, From: 0, Source: "/bin/sh", Dest: "/sh"}},
+		{Op: "config", Position: "build.star:5:127", Config: &wire.BuildConfig{Base: 4, Entrypoint: &[]string{"cat"}, Cmd: &[]string{"/bin/sh", "-c", "ls"}, WorkingDir: ptr("/app"),
 			Env: map[string]string{"A": "1"}, Expose: []string{"80/tcp", "53/udp"}, Health: &wire.Healthcheck{Test: []string{"CMD-SHELL", "true"}, Retries: 2}}},
 	}}
 	if diff := cmp.Diff(want, b.Graph); diff != "" {
@@ -243,7 +243,7 @@ func TestArguments(t *testing.T) {
 	if err != nil || b.Graph.Nodes[0].Image.Ref != "a:4" {
 		t.Errorf("%v, %v", b, err)
 	}
-	if _, err := load(t, t.TempDir(), "v = arg(\"v\", default = 3)", map[string]string{"v": "x"}); err == nil || !strings.Contains(err.Error(), `build.star:1:1: arg "v": expected a whole number, got --arg v=x`) {
+	if _, err := load(t, t.TempDir(), "v = arg(\"v\", default = 3)", map[string]string{"v": "x"}); err == nil || !strings.Contains(err.Error(), `build.star:1:5: arg "v": expected a whole number, got --arg v=x`) {
 		t.Errorf("error = %v", err)
 	}
 }

@@ -3,7 +3,6 @@ package recipe
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -90,7 +89,7 @@ func RunFunc(f *Files) arg.Func {
 	}
 }
 
-var octal = regexp.MustCompile(`^[0-7]{3,4}$`)
+var octal = diag.Pattern(`^[0-7]{3,4}$`)
 
 // CopyFunc declares filesystem.copy.
 func CopyFunc(f *Files) arg.Func {
@@ -203,7 +202,7 @@ func contextValue(s *script.Session) starlark.Value {
 	return script.NewValue("context", "<build context>", ContextFuncs())
 }
 
-var cacheName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+var cacheName = diag.Pattern(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
 // ContextFuncs declares the methods of ctx.
 func ContextFuncs() []arg.Func {

@@ -4,12 +4,12 @@
 package reference
 
 import (
-	"regexp"
 	"strings"
 
 	"go.starlark.net/starlark"
 
 	"github.com/sampan-project/sampan/starlark/arg"
+	"github.com/sampan-project/sampan/starlark/diag"
 )
 
 const (
@@ -18,8 +18,8 @@ const (
 )
 
 var (
-	named = regexp.MustCompile(`^` + host + component + `(?:/` + component + `)*(?::[\w][\w.-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-f]{32,})?$`)
-	tag   = regexp.MustCompile(`^[\w][\w.-]{0,127}$`)
+	named = diag.Pattern(`^` + host + component + `(?:/` + component + `)*(?::[\w][\w.-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-f]{32,})?$`)
+	tag   = diag.Pattern(`^[\w][\w.-]{0,127}$`)
 )
 
 // Type is a reference; its Go value is normalised.
@@ -33,7 +33,7 @@ var Tag = arg.Matching(`a tag such as "1.2"`, tag)
 
 // Normalise adds :latest where neither tag nor digest is given, and takes Docker Hub's name away.
 func Normalise(s string) (string, bool) {
-	if len(s) > 512 || !named.MatchString(s) {
+	if len(s) > 512 || !named().MatchString(s) {
 		return "", false
 	}
 	for _, prefix := range []string{"docker.io/", "index.docker.io/"} {

@@ -111,7 +111,7 @@ func NewDestroy(c *cli.CLI) *cobra.Command {
 	o.flags(cmd)
 	cmd.Flags().BoolVar(&keepVolumes, "keep-volumes", false, "Leave volumes and their data")
 	cmd.RunE = o.verb(c, func(ctx context.Context, e *client.Client, g *graph.Graph) error {
-		p, err := plan.Destroy(ctx, e, g.Env, func(a graph.Address) bool { return keepVolumes && a.Kind == graph.KindVolume })
+		p, err := plan.Destroy(ctx, e, g, func(a graph.Address) bool { return keepVolumes && a.Kind == graph.KindVolume })
 		if err != nil {
 			return err
 		}

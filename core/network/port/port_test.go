@@ -99,11 +99,11 @@ func TestReserveWaitsForTheMonitor(t *testing.T) {
 		time.Sleep(30 * time.Millisecond)
 		closeAll(files)
 	}()
-	_, files, err = a.Reserve("tcp", []netip.Addr{loopback}, only(p), "web")
+	_, again, err := a.Reserve("tcp", []netip.Addr{loopback}, only(p), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
-	closeAll(files)
+	closeAll(again)
 }
 
 func TestReserveAllOrNothing(t *testing.T) {

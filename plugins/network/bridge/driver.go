@@ -124,7 +124,7 @@ func (d *driver) publish(n bridgeNetwork, e sdk.Endpoint, fresh bool) error {
 		err = d.changePorts(n.ID, func(o element) bool { return o.endpoint != e.ID[:12] }, elements(n, e))
 	}
 	if err == nil {
-		d.forgetUnpublished(e)
+		forgetUnpublished(e)
 	}
 	return err
 }

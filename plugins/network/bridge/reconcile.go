@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -48,7 +47,22 @@ func (d *driver) Reconcile(ctx context.Context, owner string, networks []bridgeN
 			errs = append(errs, fmt.Errorf("endpoint %s of container %.12s: %w", e.ID[:12], e.ContainerID, err))
 		}
 	}
-	return errors.Join(errs...)
+	return together(errs...)
+}
+
+// together is several errors in one line.
+func together(errs ...error) error {
+	var all error
+	for _, err := range errs {
+		switch {
+		case err == nil:
+		case all == nil:
+			all = err
+		default:
+			all = fmt.Errorf("%w; %w", all, err)
+		}
+	}
+	return all
 }
 
 // removeUnknown removes links, tables and rules in others' tables with the owner's mark.
@@ -64,7 +78,7 @@ func (d *driver) removeUnknown(owner string, known map[string]bool) error {
 		}
 	}
 	err = d.host.do(requests...)
-	return errors.Join(err, d.removeTables(owner, known), d.removeForeign(func(m mark) bool {
+	return together(err, d.removeTables(owner, known), d.removeForeign(func(m mark) bool {
 		return m.owner == owner && !known[m.what+" "+m.id]
 	}))
 }
@@ -85,5 +99,5 @@ func (d *driver) removeTables(owner string, known map[string]bool) error {
 			errs = append(errs, d.dropTable(id))
 		}
 	}
-	return errors.Join(errs...)
+	return together(errs...)
 }

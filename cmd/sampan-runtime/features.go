@@ -1,0 +1,45 @@
+package main
+
+import (
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"github.com/spf13/pflag"
+
+	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/runtime/seccomp"
+)
+
+func featuresFlags(_ *program, _ *pflag.FlagSet) action {
+	return func([]string) error { return printJSON(whatCanBe()) }
+}
+
+// whatCanBe is what this build can do (features-linux.md), whatever the kernel can.
+func whatCanBe() *features.Features {
+	yes, no := true, false
+	version, commit := build()
+	options := mount.Known()
+	slices.Sort(options)
+	sorted := func(list []string) []string { slices.Sort(list); return list }
+	return &features.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: specs.Version,
+		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
+		MountOptions:  slices.Compact(options),
+		Linux: &features.Linux{
+			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
+			Capabilities: linux.CapabilityNames(),
+			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Seccomp: &features.Seccomp{
+				Enabled: &yes, Actions: sorted(slices.DeleteFunc(seccomp.Actions(), func(a string) bool { return a == string(specs.ActNotify) })),
+				Operators: sorted(seccomp.Operators()), Archs: seccomp.SupportedArchitectures(),
+				KnownFlags: sorted(seccomp.Flags()), SupportedFlags: sorted(seccomp.Flags()),
+			},
+			Apparmor: &features.Apparmor{Enabled: &yes},
+			Selinux:  &features.Selinux{Enabled: &no},
+		},
+		Annotations: map[string]string{"sh.sampan.runtime.version": version, "sh.sampan.runtime.commit": commit},
+	}
+}
