@@ -190,7 +190,7 @@ func TestAttachBeforeStartMissesNothing(t *testing.T) {
 		{"1.50", "false", "application/vnd.docker.raw-stream", string(frame(1, "hello\n")), 200, nil},
 	}
 	for i, tt := range tests {
-		name := fmt.Sprint("c", i)
+		name := fmt.Sprint("attached", i)
 		s.create(name, `{"Image":"busybox","Cmd":["echo","hello"],"Tty":`+tt.tty+`}`)
 		_, r, resp := s.hijacked("/v"+tt.version+"/containers/"+name+"/attach?stream=1&stdout=1&stderr=1", "", tt.upgrade...)
 		if resp.StatusCode != tt.status || resp.Header.Get("Content-Type") != tt.kind {

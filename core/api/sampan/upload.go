@@ -48,7 +48,7 @@ type dirEntry struct {
 }
 
 // receive reads an archive. On an error nothing is left.
-func receive(r io.Reader, tempDir string, l limits) (u *upload, err error) {
+func receive(r io.Reader, tempDir string, l limits) (_ *upload, err error) {
 	if err := os.MkdirAll(tempDir, 0o700); err != nil {
 		return nil, fmt.Errorf("build upload: %w", err)
 	}
@@ -56,7 +56,7 @@ func receive(r io.Reader, tempDir string, l limits) (u *upload, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("build upload: %w", err)
 	}
-	u = &upload{dir: dir, locals: map[string]string{}, roots: map[string]*os.Root{}, left: l}
+	u := &upload{dir: dir, locals: map[string]string{}, roots: map[string]*os.Root{}, left: l}
 	defer func() {
 		for _, root := range u.roots {
 			root.Close()

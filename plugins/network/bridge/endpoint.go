@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -87,6 +88,28 @@ func placePort(n bridgeNetwork, e sdk.Endpoint, bridge *link) []request {
 			})
 		}),
 	})
+}
+
+// readyTimeout is for a machine in trouble: a kernel that idles needs a fraction of a millisecond.
+const readyTimeout = 200 * time.Millisecond
+
+// waitReady waits until the kernel's link watch has seen that the port, and the bridge with its first port, have a
+// carrier. Before that they drop what they should send, and who sent the first ARP request asks again after a second.
+func (d *driver) waitReady(names ...string) error {
+	end := time.Now().Add(readyTimeout)
+	for _, name := range names {
+		for {
+			l, err := d.host.linkByName(name)
+			if err != nil {
+				return err
+			}
+			if l == nil || l.ready || time.Now().After(end) {
+				break
+			}
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	return nil
 }
 
 func flag(on bool) uint8 {

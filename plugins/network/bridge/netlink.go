@@ -171,6 +171,7 @@ type link struct {
 	master int
 	mtu    int
 	up     bool
+	ready  bool // operational: RFC 2863's state is up
 	name   string
 	alias  string
 	kind   string
@@ -209,6 +210,8 @@ func (r *rtnl) links() ([]*link, error) {
 	return all, nil
 }
 
+const operUp = 6 // IF_OPER_UP of linux/if.h
+
 func parseLink(b []byte) (*link, error) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return nil, fmt.Errorf("answer about an interface has %d bytes", len(b))
@@ -229,6 +232,8 @@ func parseLink(b []byte) (*link, error) {
 			l.alias = ad.String()
 		case unix.IFLA_MASTER:
 			l.master = int(ad.Uint32())
+		case unix.IFLA_OPERSTATE:
+			l.ready = ad.Uint8() == operUp
 		case unix.IFLA_MTU:
 			l.mtu = int(ad.Uint32())
 		case unix.IFLA_LINKINFO:
