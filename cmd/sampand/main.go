@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/api"
+	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/wire"
@@ -152,7 +153,7 @@ func (e *engine) shutdown(server *api.Server) error {
 	err := e.containers.Shutdown(ctx)
 	serving.Wait()
 	if e.containers.Running() == 0 {
-		err = errors.Join(err, e.networks.Down(context.WithoutCancel(ctx)))
+		err = errors.Join(err, e.networks.Down(context.WithoutCancel(ctx)), cgroup.RemoveEmpty(e.o.CgroupParent))
 	}
 	if errors.Is(serverErr, context.DeadlineExceeded) {
 		e.log.Warn("requests were broken off at the end of the daemon")

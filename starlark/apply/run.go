@@ -134,7 +134,10 @@ func (r *runner) failures(ctx context.Context, all []*operation) error {
 		return nil
 	}
 	first, ok := errs[0].(*diag.Error) //nolint:errorlint // made by place
-	if !ok || len(errs) == 1 {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	if !ok {
 		return errors.Join(errs...)
 	}
 	many := *first

@@ -26,9 +26,12 @@ func (f *Files) Explain(err error) error {
 	var syn syntax.Error
 	var res resolve.ErrorList
 	var problem *Problem
+	var placed *Error
 	switch {
 	case errors.As(err, &eval):
 		return f.explainEval(eval)
+	case errors.As(err, &placed):
+		return err // it has a place below what was said around it
 	case errors.As(err, &syn):
 		return f.at(syn.Pos, syn.Msg)
 	case errors.As(err, &res) && len(res) > 0:

@@ -25,15 +25,15 @@ type machine struct {
 type set map[string]bool
 
 // observe takes stock. Processes and namespaces of the machine's other users come and go, so of
-// these only what belongs to the scenario counts: by the programs' directory, by the root's path in
-// the command line or environment, or by a cgroup of ours.
-func observe(root, bin string) (machine, error) {
+// these only what belongs to the scenario counts: by the root's path in the command line or
+// environment, or by the cgroup.
+func observe(root string) (machine, error) {
 	var m machine
 	var err error
 	if m.mounts, err = mountsBelow("/"); err != nil {
 		return m, err
 	}
-	if m.cgroups, err = cgroups(); err != nil {
+	if m.cgroups, err = cgroups(root); err != nil {
 		return m, err
 	}
 	if m.links, err = links(); err != nil {
@@ -42,7 +42,7 @@ func observe(root, bin string) (machine, error) {
 	if m.tables, err = tables(); err != nil {
 		return m, err
 	}
-	if m.processes, m.namespaces, err = processes(root, bin); err != nil {
+	if m.processes, m.namespaces, err = processes(root); err != nil {
 		return m, err
 	}
 	m.files, err = files(root)
@@ -63,7 +63,7 @@ func (s *state) leaks() error {
 	}
 	s.others = nil
 	ends = append(ends, poll(func() error {
-		after, err := observe(s.root, s.bin)
+		after, err := observe(s.root)
 		if err != nil {
 			return err
 		}
@@ -84,7 +84,7 @@ func (s *state) leaks() error {
 // kill ends processes of the scenario that are still there, so that a failure does not spoil the
 // next scenario. It goes by the same test as observe, never by name.
 func (s *state) kill() {
-	left, _, err := processes(s.root, s.bin)
+	left, _, err := processes(s.root)
 	if err != nil {
 		return
 	}
@@ -138,15 +138,15 @@ func mountsBelow(dir string) (set, error) {
 	return found, nil
 }
 
-// cgroups lists the cgroups of ours in every hierarchy: those with "sampan" in their path.
-func cgroups() (set, error) {
+// cgroups lists the scenario's cgroups in every hierarchy.
+func cgroups(root string) (set, error) {
 	found := set{}
 	roots, err := filepath.Glob("/sys/fs/cgroup/*")
 	if err != nil {
 		return nil, err
 	}
 	for _, hierarchy := range append(roots, "/sys/fs/cgroup") {
-		ours, err := filepath.Glob(filepath.Join(hierarchy, "sampan*"))
+		ours, err := filepath.Glob(filepath.Join(hierarchy, cgroupParent(root)))
 		if err != nil {
 			return nil, err
 		}
@@ -198,14 +198,14 @@ func tables() (set, error) {
 
 // processes lists the scenario's processes as "PID COMMAND", and the namespaces that they are in
 // and this process is not.
-func processes(root, bin string) (found, namespaces set, err error) {
+func processes(root string) (found, namespaces set, err error) {
 	found, namespaces = set{}, set{}
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, dir := range dirs {
-		if dir == fmt.Sprintf("/proc/%d", os.Getpid()) || !belongs(dir, root, bin) {
+		if dir == fmt.Sprintf("/proc/%d", os.Getpid()) || !belongs(dir, root) {
 			continue
 		}
 		command, err := os.ReadFile(dir + "/cmdline")
@@ -225,18 +225,18 @@ func processes(root, bin string) (found, namespaces set, err error) {
 	return found, namespaces, nil
 }
 
-func belongs(dir, root, bin string) bool {
-	if exe, err := os.Readlink(dir + "/exe"); err == nil && strings.HasPrefix(exe, bin+"/sampan") {
-		return true
-	}
+func belongs(dir, root string) bool {
 	for _, name := range []string{"cmdline", "environ", "cgroup"} {
 		b, err := os.ReadFile(dir + "/" + name)
-		if err == nil && (strings.Contains(string(b), root) || name == "cgroup" && strings.Contains(string(b), "/sampan")) {
+		if err == nil && (strings.Contains(string(b), root) || name == "cgroup" && strings.Contains(string(b), cgroupParent(root))) {
 			return true
 		}
 	}
 	return false
 }
+
+// cgroupParent is the cgroup of the scenario's containers.
+func cgroupParent(root string) string { return "/sampan-" + filepath.Base(root) }
 
 // files lists the entries of the directories where daemons leave things, without the scenario's own
 // root and without the work directories of other tests.

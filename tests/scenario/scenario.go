@@ -8,6 +8,7 @@
 // Commands beside testscript's own:
 //
 //	daemon start [flag...]   start sampand with the scenario's root and wait until it answers
+//	udpecho FILE             build a program that echoes UDP on port 9000
 //	daemon kill              kill -9
 //	daemon stop              SIGTERM, and wait until it is gone
 //	busybox [NAME]           import a busybox root filesystem as NAME (default busybox)
@@ -111,7 +112,7 @@ func setup(e *testscript.Env, bin string) error {
 		return err
 	}
 	s := &state{root: root, bin: bin, bridge: "spt" + filepath.Base(root)[2:min(len(filepath.Base(root)), 12)]}
-	if s.before, err = observe(s.root, s.bin); err != nil {
+	if s.before, err = observe(s.root); err != nil {
 		return err
 	}
 	e.Values[stateKey{}] = s
@@ -161,6 +162,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"publish":  publish,
 	"corrupt":  corrupt,
 	"freeport": freeport,
+	"udpecho":  udpEcho,
 	"waitfor":  waitfor,
 	"http":     httpGet,
 	"setout":   setout,
@@ -205,7 +207,8 @@ func (s *state) start(flags []string) error {
 	args := append([]string{
 		"-H", "unix://" + filepath.Join(s.root, "s.sock"), "--data-root", filepath.Join(s.root, "data"),
 		"--exec-root", filepath.Join(s.root, "run"), "--pidfile", filepath.Join(s.root, "pid"),
-		"--config-file", filepath.Join(s.root, "daemon.json"), "--bridge", s.bridge, "--debug",
+		"--config-file", filepath.Join(s.root, "daemon.json"), "--bridge", s.bridge,
+		"--cgroup-parent", cgroupParent(s.root), "--debug",
 	}, flags...)
 	cmd := exec.Command(filepath.Join(s.bin, "sampand"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -399,4 +402,16 @@ func tail(path string) string {
 		return err.Error()
 	}
 	return string(b[max(0, len(b)-8<<10):])
+}
+
+// udpEcho builds the program that answers UDP on port 9000 at a path.
+func udpEcho(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: udpecho FILE")
+	}
+	cmd := exec.Command("go", "build", "-o", ts.MkAbs(args[0]), "github.com/sampan-project/sampan/tests/scenario/udpecho")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		ts.Fatalf("build udpecho: %v\n%s", err, out)
+	}
 }
