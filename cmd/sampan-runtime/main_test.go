@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,7 +32,37 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	os.Exit(testStatic(m))
+}
+
+// under is the program under test.
+var under = "/proc/self/exe"
+
+// testStatic runs the tests with a program that needs no libraries: in the container there are none. With
+// cgo the test's own does, and one without is built.
+func testStatic(m *testing.M) int {
+	self, err := elf.Open(under)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer self.Close()
+	if slices.ContainsFunc(self.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		dir, err := os.MkdirTemp("", "sampan-runtime")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		under = filepath.Join(dir, "sampan-runtime")
+		build := exec.Command("go", "build", "-o", under, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
+			return 1
+		}
+	}
+	return m.Run()
 }
 
 // house is a bundle and a root for one test.
@@ -106,7 +138,7 @@ func (h *house) clean() {
 
 func (h *house) command(args ...string) *exec.Cmd {
 	h.t.Helper()
-	cmd := exec.CommandContext(h.t.Context(), os.Args[0], append([]string{"--root", h.root}, args...)...)
+	cmd := exec.CommandContext(h.t.Context(), under, append([]string{"--root", h.root}, args...)...)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
 	cmd.Dir = h.bundle
 	return cmd
@@ -114,7 +146,7 @@ func (h *house) command(args ...string) *exec.Cmd {
 
 func (h *house) call(args ...string) result {
 	h.t.Helper()
-	cmd := exec.Command(os.Args[0], append([]string{"--root", h.root}, args...)...)
+	cmd := exec.Command(under, append([]string{"--root", h.root}, args...)...)
 	cmd.Env, cmd.Dir = append(os.Environ(), asProgram+"=1"), h.bundle
 	// Files and not pipes: Wait would wait for what a detached container holds open.
 	dir := h.t.TempDir()

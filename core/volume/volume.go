@@ -113,6 +113,8 @@ func ValidName(name string) error {
 	switch {
 	case len(name) > 255: // NAME_MAX
 		return fault.New(fault.Invalid, "create %s...: volume name is longer than 255 characters", name[:32])
+	case len(name) == 1:
+		return fault.New(fault.Invalid, "create %s: volume name is too short, names should be at least two alphanumeric characters", name)
 	case !namePattern.MatchString(name):
 		return fault.New(fault.Invalid, "create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", name, name)
 	}

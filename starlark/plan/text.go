@@ -16,7 +16,7 @@ var marks = map[Action]string{Create: "+", Update: "~", Replace: "±", Start: ">
 // Print writes the plan for people. An empty one is one line that says "no changes".
 func (p *Plan) Print(w io.Writer) {
 	if p.Empty() {
-		fmt.Fprintf(w, "%s: no changes (%s as wanted)\n", p.Env, count(p.Unchanged))
+		fmt.Fprintf(w, "%s: %s\n", p.Env, p.Summary())
 		return
 	}
 	for _, c := range p.Changes {
@@ -55,11 +55,11 @@ func (p *Plan) Summary() string {
 			parts = append(parts, fmt.Sprintf("%d to %s", n, a))
 		}
 	}
+	if len(parts) == 0 {
+		return fmt.Sprintf("no changes (%s as wanted)", count(p.Unchanged))
+	}
 	if p.Unchanged > 0 {
 		parts = append(parts, fmt.Sprintf("%d as wanted", p.Unchanged))
-	}
-	if len(parts) == 0 {
-		return "no changes"
 	}
 	return strings.Join(parts, ", ")
 }

@@ -167,3 +167,9 @@ var filesType = arg.Type{Name: "files", Convert: func(v starlark.Value) (any, *a
 	}
 	return nil, reject
 }}
+
+// FilesFuncs declares the methods of filesystems, for the reference.
+func FilesFuncs() []arg.Func {
+	f := whole(&node{})
+	return []arg.Func{RunFunc(f), CopyFunc(f), ConfigFunc(f), PathFunc(f), AtFunc(f)}
+}

@@ -38,6 +38,7 @@ func (o *applying) run(ctx context.Context, c *cli.CLI, e *client.Client, g *gra
 			fmt.Fprintf(c.Out, format, args...)
 		}
 	}
+	say("%s: %s\n", p.Env, p.Summary())
 	result, err := apply.Run(ctx, e, g, p, apply.Options{
 		Parallel: o.parallel, Timeout: o.timeout, Auth: c.Auth,
 		Event: func(e apply.Event) {
@@ -56,9 +57,6 @@ func (o *applying) run(ctx context.Context, c *cli.CLI, e *client.Client, g *gra
 	})
 	if err != nil {
 		return err
-	}
-	if p.Empty() {
-		say("%s: no changes\n", p.Env)
 	}
 	for _, out := range result.Outputs {
 		fmt.Fprintf(c.Out, "%s = %s\n", out.Name, out.Value)

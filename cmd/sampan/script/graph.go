@@ -57,7 +57,7 @@ func printGraph(w io.Writer, g *graph.Graph) {
 	}
 	for _, t := range g.Tasks {
 		doc, _, _ := strings.Cut(strings.TrimSpace(t.Doc), "\n")
-		fmt.Fprintln(w, strings.TrimSpace(fmt.Sprintf("  task %s  %s", t.Name, doc)))
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  task %s  %s", t.Name, doc), " "))
 	}
 }
 

@@ -20,15 +20,27 @@ const scriptSteps = 1_000_000_000
 // NewScript is `sampan script`.
 func NewScript(c *cli.CLI) *cobra.Command {
 	var o options
+	var reference bool
 	cmd := &cobra.Command{
-		Use: "script [OPTIONS] FILE [ARG...]", Short: "Run a script with effects, or a task of an environment", Args: cli.MinArgs(1), GroupID: "script",
+		Use: "script [OPTIONS] FILE [ARG...]", Short: "Run a script with effects, or a task of an environment", GroupID: "script",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if reference {
+				return cli.NoArgs(cmd, args)
+			}
+			return cli.MinArgs(1)(cmd, args)
+		},
 		Long: "Run a script with effects: its function main(ctx), with the ARGs as ctx.args. Of a script that\ndeclares tasks, the first ARG names the task and the others are NAME=VALUE.\n\n" +
 			"What a script starts is removed when it ends.",
 		Example: "  sampan script test.star\n  sampan script env.star migrate version=12",
 	}
 	o.flags(cmd)
+	cmd.Flags().BoolVar(&reference, "reference", false, "Print the reference of all kinds of scripts, as Markdown")
 	cmd.Flags().SetInterspersed(false) // what follows FILE is the script's
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if reference {
+			printReference(c.Out)
+			return nil
+		}
 		s, err := o.session(c, c.Out, false, script.Limits{Steps: scriptSteps, Time: -1})
 		if err != nil {
 			return err

@@ -36,7 +36,7 @@ type options struct {
 
 func (o *options) flags(cmd *cobra.Command) {
 	o.args.Strict = true
-	cmd.Flags().Var(&o.args, "arg", "Give a value to an `arg()` of the script: NAME=VALUE")
+	cmd.Flags().Var(&o.args, "arg", "Give a value to an arg of the script: `NAME=VALUE`")
 	cmd.Flags().BoolVar(&o.trace, "trace", false, "Show frames of libraries in the stack of a mistake")
 }
 

@@ -150,3 +150,13 @@ def one(ctx):
 		t.Errorf("code %d\n%q", code, stdout)
 	}
 }
+
+// TestReference prints every builtin with its arguments.
+func TestReference(t *testing.T) {
+	stdout, stderr, code := sampan(t, "tcp://127.0.0.1:1", "script", "--reference")
+	for _, want := range []string{"### container\n", "### filesystem.copy\n", "### ctx.wait_http\n", "| `memory` | a size such as 512m or 2g | `no limit` |", "### volume.at\n"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in the reference; code %d\n%s", want, code, stderr)
+		}
+	}
+}

@@ -61,7 +61,10 @@ var cache struct {
 	programs map[string]Program
 }
 
-const maxCached = 32
+const (
+	maxCached = 32
+	maxKey    = 128 << 10 // Docker's profile has 7 KiB
+)
 
 // Compile compiles a profile for a machine of GOARCH arch ("": this one). The result is shared
 // and must not be changed.
@@ -82,6 +85,9 @@ func Compile(c *specs.LinuxSeccomp, arch string) (Program, error) {
 	p, err := compile(c, arch)
 	if err != nil {
 		return Program{}, err
+	}
+	if len(key) > maxKey {
+		return p, nil
 	}
 	cache.Lock()
 	if cache.programs == nil || len(cache.programs) >= maxCached {

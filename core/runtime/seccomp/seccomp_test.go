@@ -367,7 +367,7 @@ func TestTablesAreSorted(t *testing.T) {
 // TestTheKernelObeys loads Docker's profile, in a process of its own, and tries what it forbids and allows.
 func TestTheKernelObeys(t *testing.T) {
 	if os.Getenv("SECCOMP_CHILD") == "" {
-		cmd := exec.Command(os.Args[0], "-test.run", "^TestTheKernelObeys$", "-test.v")
+		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestTheKernelObeys$", "-test.v")
 		cmd.Env = append(os.Environ(), "SECCOMP_CHILD=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -40,7 +41,6 @@ type tracked struct {
 	family    byte
 	protocol  uint8
 	port      uint16     // to which the first packet went
-	source    netip.Addr // whence it came
 	answer    netip.Addr // who answers it: the container, when the destination was translated
 	tupleOrig []byte     // as it came, to name the entry
 	id, zone  []byte
@@ -67,29 +67,27 @@ func removeConnections(unwanted func(tracked) bool) error {
 		return fmt.Errorf("conntrack: %w", err)
 	}
 	defer c.Close()
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		entries, err := c.Execute(ctMessage(ctGet, netlink.Dump, family, nil))
-		if err != nil {
-			return fmt.Errorf("list connections: %w", kernelError(err))
+	entries, err := c.Execute(ctMessage(ctGet, netlink.Dump, unix.AF_UNSPEC, nil))
+	if err != nil {
+		return fmt.Errorf("list connections: %w", kernelError(err))
+	}
+	for _, m := range entries {
+		t, err := parseTracked(m.Data)
+		if err != nil || !unwanted(t) {
+			continue
 		}
-		for _, m := range entries {
-			t, err := parseTracked(m.Data)
-			if err != nil || !unwanted(t) {
-				continue
+		body := attributes(func(ae *netlink.AttributeEncoder) {
+			ae.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, t.tupleOrig)
+			if t.id != nil {
+				ae.Bytes(ctaID, t.id)
 			}
-			body := attributes(func(ae *netlink.AttributeEncoder) {
-				ae.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, t.tupleOrig)
-				if t.id != nil {
-					ae.Bytes(ctaID, t.id)
-				}
-				if t.zone != nil {
-					ae.Bytes(ctaZone, t.zone)
-				}
-			})
-			_, err = c.Execute(ctMessage(ctDelete, netlink.Acknowledge, t.family, body))
-			if err != nil && !isAny(err, []error{unix.ENOENT}) {
-				return fmt.Errorf("forget a connection: %w", kernelError(err))
+			if t.zone != nil {
+				ae.Bytes(ctaZone, t.zone)
 			}
+		})
+		_, err = c.Execute(ctMessage(ctDelete, netlink.Acknowledge, t.family, body))
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("forget a connection: %w", kernelError(err))
 		}
 	}
 	return nil
@@ -110,7 +108,7 @@ func parseTracked(b []byte) (tracked, error) {
 		case ctaTupleOrig:
 			t.tupleOrig = slices.Clone(ad.Bytes())
 			ad.Nested(func(tuple *netlink.AttributeDecoder) error {
-				return parseTuple(tuple, &t.source, &t.protocol, &t.port)
+				return parseTuple(tuple, new(netip.Addr), &t.protocol, &t.port)
 			})
 		case ctaTupleReply:
 			ad.Nested(func(tuple *netlink.AttributeDecoder) error {
@@ -154,26 +152,33 @@ func parseTuple(tuple *netlink.AttributeDecoder, source *netip.Addr, protocol *u
 	return nil
 }
 
-// forgetUnpublished removes what clients of a UDP port had with the host before it was published.
-func forgetUnpublished(e sdk.Endpoint) {
+// datagramPorts are the UDP ports that the endpoint has on the host. The kernel's list of
+// connections is walked only for them.
+func datagramPorts(e sdk.Endpoint) map[uint16]bool {
 	ports := map[uint16]bool{}
 	for _, p := range e.Ports {
 		if p.Protocol == "udp" {
 			ports[p.HostPort] = true
 		}
 	}
-	if len(ports) == 0 {
-		return
-	}
-	forgetConnections(func(t tracked) bool {
-		return t.protocol == unix.IPPROTO_UDP && ports[t.port] && !has(e, t.answer)
-	})
+	return ports
 }
 
-// forgetEndpoint removes what is remembered of an endpoint that is gone: connections to and from
-// its addresses, and its link address.
+// forgetUnpublished removes what clients of a UDP port had with the host before it was published.
+func forgetUnpublished(e sdk.Endpoint) {
+	if ports := datagramPorts(e); len(ports) > 0 {
+		forgetConnections(func(t tracked) bool {
+			return t.protocol == unix.IPPROTO_UDP && ports[t.port] && !has(e, t.answer)
+		})
+	}
+}
+
+// forgetEndpoint removes what is remembered of an endpoint that is gone: connections to its
+// published ports, and its link address.
 func (d *driver) forgetEndpoint(n bridgeNetwork, e sdk.Endpoint) {
-	forgetConnections(func(t tracked) bool { return has(e, t.answer) || has(e, t.source) })
+	if len(datagramPorts(e)) > 0 {
+		forgetConnections(func(t tracked) bool { return has(e, t.answer) })
+	}
 	l, err := d.host.linkByName(bridgeName(n))
 	if err != nil || l == nil {
 		return

@@ -153,8 +153,9 @@ func openNamespace(path string) (*os.File, error) {
 	if err != nil {
 		return nil, sdk.Errorf(sdk.Invalid, "network namespace: %w", err)
 	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(ns.Fd()), &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
+	// A namespace of another kind would give an error much later, or none.
+	kind, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_NSTYPE)
+	if err != nil || kind != unix.CLONE_NEWNET {
 		ns.Close()
 		return nil, &sdk.FieldError{Field: "netns", Given: path, Expected: "the path of a network namespace"}
 	}
