@@ -44,7 +44,7 @@ func newServer(t *testing.T) *server {
 			Containers: s.containers, Images: s.images, Networks: s.networks, Volumes: fakeVolumes{}, Events: s.events, System: fakeSystem{},
 		},
 		Sampan:  sampan.Backends{Build: s.builder, Plugins: fakePlugins{}},
-		TempDir: s.temp, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		TempDir: s.temp, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})
 	listeners, err := Listen("unix://"+s.socket, ListenOptions{})
 	if err != nil {

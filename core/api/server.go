@@ -149,5 +149,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return handle(w, route.NewRequest(r, version, variable, s.stopping))
+	request := route.NewRequest(r, version, variable, s.stopping)
+	defer request.Finish(w)
+	return handle(w, request)
 }

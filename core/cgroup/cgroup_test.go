@@ -392,3 +392,30 @@ func BenchmarkNewDelete(b *testing.B) {
 		}
 	}
 }
+
+// On a hybrid host the unified hierarchy has the controllers that v1 does not.
+func TestHybrid(t *testing.T) {
+	needRoot(t)
+	h, err := thisHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.pure() || h.unified == nil || !h.unified.has("hugetlb") {
+		t.Skip("needs a hybrid host with hugetlb in the unified hierarchy")
+	}
+	m := create(t, &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}}, Options{})
+	if got, err := readFile(h.unified.mount + m.path + "/hugetlb.2MB.max"); err != nil || got != "4194304" {
+		t.Errorf("%q, %v", got, err)
+	}
+	dir, err := m.FD()
+	if err != nil || dir == nil {
+		t.Fatalf("directory %v, %v", dir, err)
+	}
+	dir.Close()
+	cmd := sleeper(t, m, "exec sleep 60")
+	for _, hierarchy := range []*hierarchy{h.unified, h.of("memory")} {
+		if procs, err := readFile(hierarchy.mount + m.path + "/cgroup.procs"); err != nil || procs != fmt.Sprint(cmd.Process.Pid) {
+			t.Errorf("%s: processes %q, %v", hierarchy.mount, procs, err)
+		}
+	}
+}

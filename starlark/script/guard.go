@@ -2,7 +2,6 @@ package script
 
 import (
 	"fmt"
-	"strings"
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
@@ -25,38 +24,35 @@ type Unknown interface {
 const (
 	knownName  = "known?"
 	timesName  = "times?"
+	shiftName  = "shift?"
 	methodName = "method?"
-)
-
-// The most that one operation may make. Steps do not see how much work a builtin does.
-const (
-	maxString = 64 << 20
-	maxList   = 4 << 20
-	maxBits   = 1 << 16
 )
 
 func guards() starlark.StringDict {
 	return starlark.StringDict{
 		knownName:  starlark.NewBuiltin(knownName, known),
 		timesName:  starlark.NewBuiltin("*", times),
+		shiftName:  starlark.NewBuiltin("<<", shift),
 		methodName: starlark.NewBuiltin(methodName, method),
 		"str":      knownFirst("str"), "repr": knownFirst("repr"), "bool": knownFirst("bool"),
 		"any": knownFirst("any"), "all": knownFirst("all"),
+		"range": shortRange(), "int": shortInt(), "json": boundedJSON(),
 	}
 }
 
-// guard rewrites a parsed file.
-func guard(tree *syntax.File) {
-	g := guarder{}
+// guard rewrites a parsed file. The few sentences that it cannot make safe are errors.
+func guard(tree *syntax.File) error {
+	g := &guarder{}
 	syntax.Walk(tree, func(n syntax.Node) bool {
 		g.node(n)
 		return true
 	})
+	return g.err
 }
 
-type guarder struct{}
+type guarder struct{ err error }
 
-func (g guarder) node(n syntax.Node) {
+func (g *guarder) node(n syntax.Node) {
 	switch n := n.(type) {
 	case *syntax.IfStmt:
 		n.Cond = g.known(n.Cond)
@@ -105,21 +101,49 @@ func (g guarder) node(n syntax.Node) {
 	}
 }
 
-// assign guards x %= y, and turns x *= y into x = x * y where x is a name.
-func (g guarder) assign(n *syntax.AssignStmt) {
-	id, name := n.LHS.(*syntax.Ident)
-	switch {
-	case n.Op == syntax.PERCENT_EQ:
+// assign guards x %= y, and turns x *= y into x = x * y, and x <<= y likewise.
+func (g *guarder) assign(n *syntax.AssignStmt) {
+	switch n.Op {
+	case syntax.PERCENT_EQ:
 		n.RHS = g.known(n.RHS)
-	case n.Op == syntax.STAR_EQ && name:
-		x := &syntax.Ident{NamePos: id.NamePos, Name: id.Name}
-		n.RHS = &syntax.BinaryExpr{X: x, OpPos: n.OpPos, Op: syntax.STAR, Y: n.RHS}
+	case syntax.STAR_EQ, syntax.LTLT_EQ:
+		op := map[syntax.Token]syntax.Token{syntax.STAR_EQ: syntax.STAR, syntax.LTLT_EQ: syntax.LTLT}[n.Op]
+		x := again(n.LHS)
+		if x == nil {
+			if g.err == nil {
+				g.err = syntax.Error{Pos: n.OpPos, Msg: fmt.Sprintf("expected a name, or one with a name or number in brackets, on the left of %s: write x = x %s y", n.Op, op)}
+			}
+			return
+		}
+		n.RHS = &syntax.BinaryExpr{X: x, OpPos: n.OpPos, Op: op, Y: n.RHS}
 		n.Op = syntax.EQ
 	}
 	n.RHS = g.product(n.RHS)
 }
 
-func (g guarder) binary(n *syntax.BinaryExpr) {
+// again is a copy of an expression that can be evaluated twice without a difference, or nil.
+func again(x syntax.Expr) syntax.Expr {
+	switch x := x.(type) {
+	case *syntax.Ident:
+		return &syntax.Ident{NamePos: x.NamePos, Name: x.Name}
+	case *syntax.Literal:
+		return x
+	case *syntax.ParenExpr:
+		return again(x.X)
+	case *syntax.DotExpr:
+		if of := again(x.X); of != nil {
+			return &syntax.DotExpr{X: of, Dot: x.Dot, NamePos: x.NamePos, Name: &syntax.Ident{NamePos: x.NamePos, Name: x.Name.Name}}
+		}
+	case *syntax.IndexExpr:
+		of, index := again(x.X), again(x.Y)
+		if of != nil && index != nil {
+			return &syntax.IndexExpr{X: of, Lbrack: x.Lbrack, Y: index, Rbrack: x.Rbrack}
+		}
+	}
+	return nil
+}
+
+func (g *guarder) binary(n *syntax.BinaryExpr) {
 	switch n.Op {
 	case syntax.EQL, syntax.NEQ, syntax.IN, syntax.NOT_IN:
 		n.X, n.Y = g.known(n.X), g.known(n.Y)
@@ -132,7 +156,7 @@ func (g guarder) binary(n *syntax.BinaryExpr) {
 }
 
 // known wraps an expression that may be unknown.
-func (g guarder) known(x syntax.Expr) syntax.Expr {
+func (g *guarder) known(x syntax.Expr) syntax.Expr {
 	switch x := x.(type) {
 	case *syntax.Literal:
 		return x
@@ -155,25 +179,30 @@ func wrap(name string, args ...syntax.Expr) *syntax.CallExpr {
 	return &syntax.CallExpr{Fn: &syntax.Ident{NamePos: start, Name: name}, Lparen: start, Args: args, Rparen: end}
 }
 
-func (g guarder) products(list []syntax.Expr) {
+func (g *guarder) products(list []syntax.Expr) {
 	for i := range list {
 		list[i] = g.product(list[i])
 	}
 }
 
-// product replaces x * y, whose cost the interpreter's steps do not see, by a call that bounds it.
-func (g guarder) product(x syntax.Expr) syntax.Expr {
+// product replaces x * y and x << y, whose cost the interpreter's steps do not see, by a call that
+// bounds it.
+func (g *guarder) product(x syntax.Expr) syntax.Expr {
 	b, ok := x.(*syntax.BinaryExpr)
-	if !ok || b.Op != syntax.STAR {
+	if !ok || b.Op != syntax.STAR && b.Op != syntax.LTLT {
 		return x
 	}
-	c := wrap(timesName, b.X, b.Y)
+	name := timesName
+	if b.Op == syntax.LTLT {
+		name = shiftName
+	}
+	c := wrap(name, b.X, b.Y)
 	c.Lparen = b.OpPos
 	return c
 }
 
 // call guards the arguments of a call, and the methods of strings that format or grow.
-func (g guarder) call(c *syntax.CallExpr) {
+func (g *guarder) call(c *syntax.CallExpr) {
 	for i, a := range c.Args {
 		if b, ok := a.(*syntax.BinaryExpr); ok && b.Op == syntax.EQ {
 			b.Y = g.product(b.Y)
@@ -244,45 +273,6 @@ func knownFirst(name string) *starlark.Builtin {
 	})
 }
 
-// times(x, y) is x * y within bounds.
-func times(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
-	x, y := args[0], args[1]
-	xi, xInt := x.(starlark.Int)
-	yi, yInt := y.(starlark.Int)
-	switch {
-	case xInt && yInt:
-		if xi.BigInt().BitLen()+yi.BigInt().BitLen() > maxBits {
-			return nil, fmt.Errorf("a number of more than %d bits is too large", maxBits)
-		}
-	case xInt:
-		if err := repeats(y, xi); err != nil {
-			return nil, err
-		}
-	case yInt:
-		if err := repeats(x, yi); err != nil {
-			return nil, err
-		}
-	}
-	return starlark.Binary(syntax.STAR, x, y)
-}
-
-func repeats(v starlark.Value, n starlark.Int) error {
-	length := starlark.Len(v)
-	count, ok := n.Int64()
-	if length <= 0 {
-		return nil
-	}
-	limit := int64(maxList)
-	switch v.(type) {
-	case starlark.String, starlark.Bytes:
-		limit = maxString
-	}
-	if !ok && n.Sign() > 0 || count > limit/int64(length) {
-		return fmt.Errorf("%s * %s is too large: expected at most %d elements", v.Type(), n, limit)
-	}
-	return nil
-}
-
 // method calls x.format, x.replace or x.join: what it formats must be known, what it makes bounded.
 func method(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	x, name := args[0], string(args[1].(starlark.String))
@@ -308,47 +298,4 @@ func attr(x starlark.Value, name string) (starlark.Value, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s has no .%s field or method", x.Type(), name)
-}
-
-func bounded(text, name string, args starlark.Tuple, kwargs []starlark.Tuple) error {
-	for _, a := range args {
-		if err := notKnown(a, 4); err != nil {
-			return err
-		}
-	}
-	for _, kw := range kwargs {
-		if err := notKnown(kw[1], 4); err != nil {
-			return err
-		}
-	}
-	var size int
-	switch name {
-	case "replace":
-		if len(args) < 2 {
-			return nil
-		}
-		old, _ := starlark.AsString(args[0])
-		with, _ := starlark.AsString(args[1])
-		size = strings.Count(text, old) * max(0, len(with)-len(old))
-	case "join":
-		if len(args) == 0 {
-			return nil
-		}
-		list, ok := args[0].(starlark.Indexable)
-		for i := 0; ok && i < list.Len() && size <= maxString; i++ {
-			s, _ := starlark.AsString(list.Index(i))
-			size += len(s) + len(text)
-		}
-	case "format":
-		longest := 0
-		for _, a := range args {
-			s, _ := starlark.AsString(a)
-			longest = max(longest, len(s))
-		}
-		size = strings.Count(text, "{") * longest
-	}
-	if size > maxString {
-		return fmt.Errorf("the result of %s is too large: expected at most %d bytes", name, maxString)
-	}
-	return nil
 }

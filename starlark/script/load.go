@@ -272,7 +272,9 @@ func (m *modules) evaluate(ctx context.Context, s *Session, file File, chain []F
 		return nil, s.Files.Explain(err)
 	}
 	s.Files.AddTree(file.Name, tree)
-	guard(tree)
+	if err := guard(tree); err != nil {
+		return nil, s.Files.Explain(err)
+	}
 	program, err := starlark.FileProgram(tree, m.universe.Has)
 	if err != nil {
 		return nil, s.Files.Explain(err)

@@ -28,7 +28,6 @@ import (
 	"sync"
 	"time"
 
-	starjson "go.starlark.net/lib/json"
 	starmath "go.starlark.net/lib/math"
 	"go.starlark.net/starlark"
 	"go.starlark.net/starlarkstruct"
@@ -266,7 +265,6 @@ var dialect = &syntax.FileOptions{Set: true, TopLevelControl: true}
 func (s *Session) Universe(extra starlark.StringDict) starlark.StringDict {
 	u := starlark.StringDict{
 		"struct": starlark.NewBuiltin("struct", starlarkstruct.Make),
-		"json":   starjson.Module,
 		"math":   starmath.Module,
 	}
 	for name, v := range guards() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"time"
 
 	"github.com/sampan-project/sampan/core/fault"
 )
@@ -60,7 +61,32 @@ func decodeError(err error) error {
 // answer has begun, as when progress is reported: net/http otherwise cuts the body off then.
 func (r *Request) Upload(w http.ResponseWriter) io.Reader {
 	_ = http.NewResponseController(w).EnableFullDuplex() // without it only a concurrent answer fails
-	return http.MaxBytesReader(w, r.Body, MaxArchive)
+	r.upload = http.MaxBytesReader(w, r.Body, MaxArchive)
+	return r.upload
+}
+
+const (
+	// maxRest is how much of an upload that nobody wants is read, so that a client that sends first and
+	// then reads gets its answer, and keeps its connection.
+	maxRest = 1 << 20
+	// restTime bounds the wait for it.
+	restTime = 5 * time.Second
+)
+
+// Finish reads what a handler left of an upload: net/http does it for us only without the full duplex
+// mode. A connection with more than that to come is closed.
+func (r *Request) Finish(w http.ResponseWriter) {
+	if r.upload == nil {
+		return
+	}
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(restTime)) // a connection of net/http has deadlines
+	n, err := io.CopyN(io.Discard, r.upload, maxRest)
+	if n == maxRest || err != nil && !errors.Is(err, io.EOF) {
+		w.Header().Set("Connection", "close")
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
 }
 
 // WriteJSON answers with the value.

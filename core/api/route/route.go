@@ -9,6 +9,7 @@ package route
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -36,6 +37,7 @@ type Request struct {
 	Stopping <-chan struct{}
 
 	variable string
+	upload   io.Reader // what Upload returned
 }
 
 // NewRequest returns the request for a handler; variable is what Find returned.

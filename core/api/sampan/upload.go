@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
@@ -223,15 +226,22 @@ func (u *upload) unpack(h *tar.Header, content io.Reader) error {
 	return fault.New(fault.Invalid, "build upload: entry %q: type %q: expected files, directories and links", shorten(h.Name), h.Typeflag)
 }
 
+// machineErrors are the failures that are not the archive's: all others are a name that cannot be, a
+// file where a directory ought to be, a link on the way out.
+var machineErrors = []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM}
+
 // entryError is nil, the machine's fault (a full disk) or the archive's.
 func entryError(h *tar.Header, err error) error {
+	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, fs.ErrExist):
 		return fault.New(fault.Invalid, "build upload: entry %q: there is one of that name already", shorten(h.Name))
+	case errors.As(err, &tooLarge), slices.ContainsFunc(machineErrors, func(e error) bool { return errors.Is(err, e) }):
+		return fmt.Errorf("build upload: entry %q: %w", shorten(h.Name), err)
 	}
-	return fmt.Errorf("build upload: entry %q: %w", shorten(h.Name), err)
+	return fault.New(fault.Invalid, "build upload: entry %q: %w", shorten(h.Name), err)
 }
 
 func writeFile(root *os.Root, name string, h *tar.Header, content io.Reader) (err error) {

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/google/nftables"
@@ -26,8 +24,8 @@ import (
 // answered. What may come in is still decided by our own chain. They have our mark as a comment and
 // go with the network.
 //
-// The limit: tables of iptables-legacy are not in nf_tables, and a table of another firewall whose own
-// chain drops is left alone, since it is the administrator's. Both are said in the log.
+// The limits: a policy of iptables-legacy is not in nf_tables (legacy.go: a warning with the commands that
+// help), and another firewall's own rules that drop are left alone: they are the administrator's.
 const forwardChain = "FORWARD"
 
 func filterTable(f nftables.TableFamily) *nftables.Table {
@@ -41,7 +39,7 @@ func (d *driver) passForeign(n bridgeNetwork) error {
 	if n.Internal {
 		return nil
 	}
-	d.warnLegacy()
+	d.warnLegacy(bridgeName(n))
 	for _, f := range ipFamilies {
 		if f == nftables.TableFamilyIPv6 && !n.IPv6 {
 			continue
@@ -125,20 +123,6 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
-}
-
-// warnLegacy says what we cannot see into. The file is of ip_tables, iptables-legacy's module; it
-// names the tables that are in use.
-func (d *driver) warnLegacy() {
-	b, err := os.ReadFile("/proc/net/ip_tables_names")
-	if err != nil || !strings.Contains("\n"+string(b), "\nfilter\n") {
-		return
-	}
-	if _, before := d.warned.LoadOrStore("legacy", true); before {
-		return
-	}
-	slog.Warn("iptables-legacy has a filter table, which this driver cannot change: if its FORWARD policy is DROP, " +
-		"containers have no network until it is `iptables-legacy -P FORWARD ACCEPT`, or rules there accept each bridge")
 }
 
 // check reports whether nf_tables answers.

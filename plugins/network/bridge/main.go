@@ -9,6 +9,7 @@
 //	rules.go      the nft table: masquerade, isolation, published ports
 //	ports.go      published ports, as elements of the table's maps
 //	forward.go    other people's firewalls that drop what is forwarded
+//	legacy.go     the same of iptables-legacy, which can only be read
 //	conntrack.go  connections that the kernel remembers
 //	reconcile.go  what is there, against what should be
 //

@@ -178,6 +178,26 @@ func TestForwardPolicyOfOthers(t *testing.T) {
 	}
 }
 
+func TestPolicyOfLegacyIsSeen(t *testing.T) {
+	if drops, err := legacyPolicyDrops(); err != nil || drops {
+		t.Errorf("without a table: %v, %v", drops, err)
+	}
+	iptables, err := exec.LookPath("iptables-legacy")
+	if err != nil {
+		t.Skip("no iptables-legacy to set a policy with")
+	}
+	for _, policy := range []string{"DROP", "ACCEPT"} {
+		if out, err := exec.Command(iptables, "-P", "FORWARD", policy).CombinedOutput(); err != nil {
+			t.Skipf("the kernel has no ip_tables: %s", out)
+		}
+		exec.Command(iptables, "-A", "FORWARD", "-i", "some0", "-j", "ACCEPT").Run()
+		if drops, err := legacyPolicyDrops(); err != nil || drops != (policy == "DROP") {
+			t.Errorf("%s: %v, %v", policy, drops, err)
+		}
+	}
+	exec.Command(iptables, "-F").Run()
+}
+
 // A client that never stops sending from one port gets the container that is there now.
 func TestDatagramsFollowTheContainer(t *testing.T) {
 	d, n, o := newDriver(), newNetwork(t), newOutside(t)
@@ -279,5 +299,6 @@ func FuzzParseLink(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		parseLink(b)
 		parseTracked(b)
+		legacyVerdict(b, uint32(len(b)/2))
 	})
 }
