@@ -123,7 +123,11 @@ func (f *fakeContainers) Start(_ context.Context, ref string) error {
 	case c.state == "running":
 		return fault.New(fault.NotModified, "it runs")
 	case len(c.req.Cmd) > 0 && c.req.Cmd[0] == "no-such-program":
-		c.state, c.code = "created", 127
+		c.code = 127
+		if c.req.HostConfig.AutoRemove { // `docker run --rm` waits for the removal
+			close(c.ended)
+			delete(f.list, c.id)
+		}
 		return fault.New(fault.Invalid, "exec: \"no-such-program\": executable file not found in $PATH")
 	}
 	c.state = "running"

@@ -110,7 +110,7 @@ func TestMistakes(t *testing.T) {
 
 func TestHostile(t *testing.T) {
 	tests := []struct{ name, script, want string }{
-		{"loop", "def f():\n    for i in range(100000000):\n        pass\nf()", "the script takes more than"},
+		{"loop", "def f():\n    for i in range(10000):\n        for j in range(100000):\n            pass\nf()", "the script takes more than"},
 		{"memory", "def f():\n    x = []\n    for i in range(10000):\n        x.append(\"y\" * 1000000 + str(i))\nf()", "memory"},
 		{"repeat", `x = "y" * 1000000000`, "is too large"},
 		{"list", `x = [0] * 1000000000`, "is too large"},
@@ -119,6 +119,15 @@ func TestHostile(t *testing.T) {
 		{"replace", "x = (\"y\" * 1000000).replace(\"y\", \"z\" * 1000000)", "is too large"},
 		{"nesting", strings.Repeat("(", 100000), "within each other"},
 		{"recursion", "def f():\n    f()\nf()", "calls itself"},
+		{"range", "x = list(range(1000000000))", "range: expected at most"},
+		{"shift", "def f():\n    x = 1\n    for i in range(1000):\n        x <<= 500\nf()", "is too large"},
+		{"squares in a dict", "def f():\n    x = {0: 3}\n    for i in range(100):\n        x[0] *= x[0]\nf()", "is too large"},
+		{"squares of a call", "def f():\n    x = {0: 3}\n    x[f()] *= 2\nf()", "expected a name"},
+		{"digits", "x = int(\"9\" * 1000000)", "expected at most 20000 digits"},
+		{"deep text", "def f():\n    x = []\n    for i in range(100000):\n        x = [x]\n    return str(x)\nf()", "too large to be shown"},
+		{"wide text", "def f():\n    x = []\n    for i in range(60):\n        x = [x, x]\n    return \"%s\" % x\nf()", "too large to be shown"},
+		{"deep JSON", "x = json.decode(\"[\" * 1000000)", "within each other"},
+		{"struct", "def f():\n    x = 1\n    for i in range(1000):\n        x = struct(x = x)\n    print(x)\nf()", "too large to be shown"},
 		{"while", "def f():\n    while True:\n        pass\nf()", "while"},
 	}
 	for _, test := range tests {

@@ -79,7 +79,73 @@ func shortInt() *starlark.Builtin {
 	})
 }
 
-// boundedJSON is the module json, whose decoder recurses on the nesting of its input.
+// The most that a value may hold, one in another and altogether, to be made a string of. Lists that
+// are held twice count twice, as they are written twice.
+const (
+	maxDepth  = 500
+	maxValues = 2_000_000
+)
+
+// showable refuses a value whose text would take for ever.
+func showable(v starlark.Value) error {
+	left := maxValues
+	return walk(v, maxDepth, &left)
+}
+
+func walk(v starlark.Value, depth int, left *int) error {
+	*left--
+	if depth == 0 || *left < 0 {
+		return fmt.Errorf("a value with more than %d levels or %d parts is too large to be shown", maxDepth, maxValues)
+	}
+	each := func(list ...starlark.Value) error {
+		for _, e := range list {
+			if err := walk(e, depth-1, left); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	switch v := v.(type) {
+	case starlark.Tuple:
+		return each(v...)
+	case *starlark.List:
+		for i := range v.Len() {
+			if err := each(v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case *starlark.Dict:
+		for _, item := range v.Items() {
+			if err := each(item...); err != nil {
+				return err
+			}
+		}
+	case *starlarkstruct.Struct:
+		for _, name := range v.AttrNames() {
+			if field, err := v.Attr(name); err == nil {
+				if err := each(field); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// showFirst is a builtin of the language that formats all its arguments.
+func showFirst(name string) *starlark.Builtin {
+	original := starlark.Universe[name].(*starlark.Builtin)
+	return starlark.NewBuiltin(name, func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+		for _, a := range args {
+			if err := showable(a); err != nil {
+				return nil, err
+			}
+		}
+		return original.CallInternal(thread, args, kwargs)
+	})
+}
+
+// boundedJSON is the module json, whose encoder and decoder recurse.
 func boundedJSON() starlark.Value {
 	members := starlark.StringDict{}
 	for name, v := range starjson.Module.Members {
@@ -93,6 +159,15 @@ func boundedJSON() starlark.Value {
 			}
 		}
 		return decode.CallInternal(thread, args, kwargs)
+	})
+	encode := starjson.Module.Members["encode"].(*starlark.Builtin)
+	members["encode"] = starlark.NewBuiltin("json.encode", func(thread *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+		for _, a := range args {
+			if err := showable(a); err != nil {
+				return nil, err
+			}
+		}
+		return encode.CallInternal(thread, args, kwargs)
 	})
 	return &starlarkstruct.Module{Name: "json", Members: members}
 }
@@ -131,14 +206,17 @@ func repeats(v starlark.Value, n starlark.Int) error {
 }
 
 func bounded(text, name string, args starlark.Tuple, kwargs []starlark.Tuple) error {
+	for _, kw := range kwargs {
+		args = append(args[:len(args):len(args)], kw[1])
+	}
 	for _, a := range args {
 		if err := notKnown(a, 4); err != nil {
 			return err
 		}
-	}
-	for _, kw := range kwargs {
-		if err := notKnown(kw[1], 4); err != nil {
-			return err
+		if name == "format" {
+			if err := showable(a); err != nil {
+				return err
+			}
 		}
 	}
 	var size int

@@ -25,6 +25,7 @@ const (
 	knownName  = "known?"
 	timesName  = "times?"
 	shiftName  = "shift?"
+	shownName  = "shown?"
 	methodName = "method?"
 )
 
@@ -34,7 +35,9 @@ func guards() starlark.StringDict {
 		timesName:  starlark.NewBuiltin("*", times),
 		shiftName:  starlark.NewBuiltin("<<", shift),
 		methodName: starlark.NewBuiltin(methodName, method),
+		shownName:  starlark.NewBuiltin(shownName, shown),
 		"str":      knownFirst("str"), "repr": knownFirst("repr"), "bool": knownFirst("bool"),
+		"print": showFirst("print"), "fail": showFirst("fail"),
 		"any": knownFirst("any"), "all": knownFirst("all"),
 		"range": shortRange(), "int": shortInt(), "json": boundedJSON(),
 	}
@@ -105,7 +108,7 @@ func (g *guarder) node(n syntax.Node) {
 func (g *guarder) assign(n *syntax.AssignStmt) {
 	switch n.Op {
 	case syntax.PERCENT_EQ:
-		n.RHS = g.known(n.RHS)
+		n.RHS = wrap(shownName, n.RHS)
 	case syntax.STAR_EQ, syntax.LTLT_EQ:
 		op := map[syntax.Token]syntax.Token{syntax.STAR_EQ: syntax.STAR, syntax.LTLT_EQ: syntax.LTLT}[n.Op]
 		x := again(n.LHS)
@@ -150,7 +153,9 @@ func (g *guarder) binary(n *syntax.BinaryExpr) {
 	case syntax.AND, syntax.OR:
 		n.X = g.known(n.X)
 	case syntax.PERCENT:
-		n.Y = g.known(n.Y)
+		if _, number := n.Y.(*syntax.Literal); !number {
+			n.Y = wrap(shownName, n.Y)
+		}
 	}
 	n.X, n.Y = g.product(n.X), g.product(n.Y)
 }
@@ -230,6 +235,14 @@ func known(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []sta
 	return args[0], nil
 }
 
+// shown(x) is x, unless x is or holds an unknown, or is more than can be formatted.
+func shown(_ *starlark.Thread, _ *starlark.Builtin, args starlark.Tuple, _ []starlark.Tuple) (starlark.Value, error) {
+	if err := notKnown(args[0], 4); err != nil {
+		return nil, err
+	}
+	return args[0], showable(args[0])
+}
+
 // notKnown looks for an unknown in a value, and in the lists, tuples and dicts that it holds.
 func notKnown(v starlark.Value, depth int) error {
 	if depth == 0 {
@@ -267,6 +280,11 @@ func knownFirst(name string) *starlark.Builtin {
 		for _, a := range args {
 			if err := notKnown(a, 4); err != nil {
 				return nil, err
+			}
+			if name == "str" || name == "repr" {
+				if err := showable(a); err != nil {
+					return nil, err
+				}
 			}
 		}
 		return original.CallInternal(thread, args, kwargs)

@@ -73,7 +73,7 @@ func (n networks) list(w http.ResponseWriter, r *route.Request) error {
 	return route.WriteJSON(w, http.StatusOK, orEmpty(list))
 }
 
-// shapeNetwork writes empty maps as such: clients iterate over them.
+// shapeNetwork writes empty maps as such, as clients iterate over them, and a time where there is none.
 func shapeNetwork(n *wire.NetworkInspect) {
 	if n.Containers == nil {
 		n.Containers = map[string]wire.NetworkEndpoint{}
@@ -85,6 +85,9 @@ func shapeNetwork(n *wire.NetworkInspect) {
 		n.Labels = map[string]string{}
 	}
 	n.IPAM.Config = orEmpty(n.IPAM.Config)
+	if n.Created == "" { // clients parse it
+		n.Created = never
+	}
 }
 
 func (n networks) inspect(w http.ResponseWriter, r *route.Request) error {
