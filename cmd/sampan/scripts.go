@@ -10,7 +10,6 @@ import (
 // scripts returns the commands of environments and build scripts.
 func scripts(c *cli.CLI) []*cobra.Command {
 	return []*cobra.Command{
-		script.NewPlan(c), script.NewApply(c), script.NewDestroy(c),
-		script.NewBuild(c), script.NewScript(c), script.NewGraph(c),
+		script.NewPlan(c), script.NewApply(c), script.NewDestroy(c), script.NewGraph(c), script.NewBuild(c), script.NewScript(c),
 	}
 }

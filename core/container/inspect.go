@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/sampan-project/sampan/core/container/spec"
@@ -50,6 +51,7 @@ func stateOf(st *runState) *wire.ContainerState {
 func (m *Manager) networkSettings(rec *record, st *runState) *wire.NetworkSettings {
 	s := m.o.Network.Settings(rec.ID)
 	if st.live() && s.Networks != nil {
+		s.SandboxKey = fmt.Sprintf("/proc/%d/ns/net", st.Pid)
 		return &s
 	}
 	s = wire.NetworkSettings{Ports: map[string][]wire.PortBinding{}, Networks: map[string]*wire.EndpointSettings{}}

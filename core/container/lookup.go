@@ -67,8 +67,8 @@ func (m *Manager) visible(c *Container, ref string) (*Container, error) {
 
 var hexPattern = regexp.MustCompile(`^[0-9a-f]{1,64}$`)
 
-// namePattern is Docker's, and one letter is enough.
-var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+// namePattern is Docker's: one letter is not enough.
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 
 // maxName keeps a name usable as a host name in other containers' hosts files, and bounds it.
 const maxName = 255

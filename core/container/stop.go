@@ -41,6 +41,7 @@ func (m *Manager) Stop(ctx context.Context, ref, signalName string, seconds *int
 	if err := m.stop(ctx, c, sig, grace(&rec, seconds), true); err != nil {
 		return fmt.Errorf("cannot stop container: %s: %w", ref, err)
 	}
+	m.abandonRestart(c) // decided upon before we said that it is to stop
 	m.emit(&rec, "stop")
 	return nil
 }

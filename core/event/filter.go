@@ -23,7 +23,14 @@ var filterKeys = map[string]func(e wire.Event, values []string) bool{
 	"daemon":    func(e wire.Event, v []string) bool { return names(e, Daemon, v) },
 	"plugin":    func(e wire.Event, v []string) bool { return names(e, Plugin, v) },
 	"image":     aboutImage,
+	// Things of a swarm: they are known words, and nothing here is one.
+	"config":  noEvent,
+	"node":    noEvent,
+	"secret":  noEvent,
+	"service": noEvent,
 }
+
+func noEvent(wire.Event, []string) bool { return false }
 
 // newFilter returns the test that all filters together are.
 func newFilter(filters map[string][]string) (func(wire.Event) bool, error) {

@@ -215,6 +215,9 @@ func TestStartOnFirstUse(t *testing.T) {
 		return strings.Contains(log.String(), "printed by mistake") &&
 			strings.Contains(log.String(), `level=WARN msg="said on purpose" plugin="network driver good"`)
 	})
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings, expected that of the plugin alone", n)
+	}
 	if err := p.Health(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -273,7 +276,7 @@ func TestWhatIsNotTaken(t *testing.T) {
 	}
 	f.WriteString("more")
 	f.Close()
-	for name, want := range map[string]string{"changed": "is not the file that was found", "wrongname": "the file has the wrong name", "stillborn": "does not start"} {
+	for name, want := range map[string]string{"changed": "is not the file that was found", "wrongname": "the file has the wrong name", "stillborn": `it said "no bread"`} {
 		_, err := plugin(t, h, name).Describe(t.Context())
 		if fault.ClassOf(err) != fault.Unavailable || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", name, err)

@@ -42,6 +42,7 @@ func launch(p *Plugin) (*process, error) {
 	}
 	proc := &process{dir: dir, cmd: command(p, dir), started: time.Now()}
 	log := p.host.o.Logger.With("plugin", p.String())
+	stderr := &lastWords{}
 	proc.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: goplugin.HandshakeConfig{
 			ProtocolVersion: proto.Version, MagicCookieKey: proto.CookieKey, MagicCookieValue: proto.CookieValue,
@@ -53,7 +54,8 @@ func launch(p *Plugin) (*process, error) {
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
 		StartTimeout:     p.host.o.StartTimeout,
-		Logger:           &hclogger{Logger: hclog.NewNullLogger(), log: log},
+		Logger:           &hclogger{Logger: hclog.NewNullLogger(), log: log, program: p.Path},
+		Stderr:           stderr,
 		SyncStdout:       &lineLog{log: log}, // what the plugin prints: a mistake, but not to be lost
 		SyncStderr:       &lineLog{log: log},
 		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
@@ -63,6 +65,9 @@ func launch(p *Plugin) (*process, error) {
 		proc.end()
 		if errors.Is(err, goplugin.ErrChecksumsDoNotMatch) {
 			err = fmt.Errorf("%s is not the file that was found at the start of the engine (%s): restart the engine if the change is meant", p.Path, p.Digest())
+		}
+		if words := stderr.String(); words != "" {
+			err = fmt.Errorf("%w: it said %q", err, words)
 		}
 		return nil, err
 	}

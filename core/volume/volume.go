@@ -105,8 +105,8 @@ func NewManager(o Options) (*Manager, error) {
 	return m, m.reconcile()
 }
 
-// namePattern is dockerd's, and one letter is enough.
-var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+// namePattern is dockerd's: one letter is not enough.
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 
 // ValidName returns an error in Docker's words unless name can be a volume's.
 func ValidName(name string) error {

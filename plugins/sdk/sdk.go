@@ -7,8 +7,7 @@
 //
 // The program is called sampan-KIND-NAME, lies in a plugin directory and is started by the engine
 // when it is first needed; it dies with the engine. Options come as a tagged struct ([Schema]), errors
-// as [Errorf] and [FieldError], logging by [Info].Logger or log/slog's default: both end in the
-// engine's log. Package plugintest tests a driver over a real connection.
+// as [Errorf] and [FieldError]; what log/slog's default logger is told ends in the engine's log. Package plugintest tests a driver over a real connection.
 //
 // What the author need not do: the handshake, TLS, checking the values that come in, filling in
 // defaults, refusing unknown options, catching panics.

@@ -77,6 +77,8 @@ func TestMistakes(t *testing.T) {
 		{"our label", `volume("v", labels = {"sh.sampan.env": "x"})`, `labels beginning with sh.sampan. cannot be given`},
 		{"compared", "a = container(\"a\", image = \"x\")\nif a.address == \"1\":\n    pass", `env.star:2:4: container.a.address is not known before apply (declared at env.star:1:5)`},
 		{"formatted", "a = container(\"a\", image = \"x\")\nx = \"http://%s\" % a.address", `env.star:2:19: container.a.address is not known`},
+		{"formatted by its method", "a = container(\"a\", image = \"x\")\nx = \"{}\".format(a.address)", `env.star:2:10: container.a.address is not known`},
+		{"joined", "a = container(\"a\", image = \"x\")\nx = \",\".join([a.address])", `env.star:2:9: container.a.address is not known`},
 		{"added", "a = container(\"a\", image = \"x\")\nx = \"http://\" + a.address", `container.a.address is not known`},
 		{"in a name", "a = container(\"a\", image = \"x\")\nvolume(a.id)", `env.star:2:8: volume: name: container.a.id is not known`},
 		{"a secret's length", "x = len(secret(\"db_password\"))", `secret`},

@@ -56,7 +56,7 @@ func labels(c *arg.Call, given []string) error {
 }
 
 var (
-	optionsParam = arg.Param{Name: "options", Type: arg.Dict[string](option), Doc: "Options of the driver; `sampan schema` lists them."}
+	optionsParam = arg.Param{Name: "options", Type: arg.Dict[string](option), Doc: "Options of the driver; `sampan plugin schema` lists them."}
 	labelsParam  = arg.Param{Name: "labels", Type: arg.Dict[string](plain), Doc: "Labels."}
 )
 

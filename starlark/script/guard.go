@@ -221,8 +221,8 @@ func (g *guarder) call(c *syntax.CallExpr) {
 	}
 	switch dot.Name.Name {
 	case "format", "replace", "join":
-		name := &syntax.Literal{Token: syntax.STRING, TokenPos: dot.NamePos, Raw: fmt.Sprintf("%q", dot.Name.Name), Value: dot.Name.Name}
-		c.Fn = &syntax.Ident{NamePos: dot.NamePos, Name: methodName}
+		name := &syntax.Literal{Token: syntax.STRING, TokenPos: dot.Name.NamePos, Raw: fmt.Sprintf("%q", dot.Name.Name), Value: dot.Name.Name}
+		c.Fn = &syntax.Ident{NamePos: dot.Name.NamePos, Name: methodName}
 		c.Args = append([]syntax.Expr{dot.X, name}, c.Args...)
 	}
 }

@@ -160,3 +160,15 @@ func TestReference(t *testing.T) {
 		}
 	}
 }
+
+// TestReferenceIsWritten keeps docs/starlark.md what the program says. To write it anew:
+// sampan script --reference >docs/starlark.md
+func TestReferenceIsWritten(t *testing.T) {
+	written, err := os.ReadFile("../../../docs/starlark.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stdout, _, _ := sampan(t, "tcp://127.0.0.1:1", "script", "--reference"); stdout != string(written) {
+		t.Error("docs/starlark.md is not what `sampan script --reference` prints: write it anew")
+	}
+}

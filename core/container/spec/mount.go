@@ -57,10 +57,6 @@ func (in Input) adjust(m specs.Mount, s security) (_ specs.Mount, ok bool) {
 			size = DefaultShmSize
 		}
 		m.Options = append(m.Options, fmt.Sprintf("size=%d", size))
-	case "/dev/mqueue":
-		if isHost(h.IpcMode) {
-			return bind("/dev/mqueue", "/dev/mqueue"), true
-		}
 	case "/sys":
 		if h.Privileged {
 			writable()

@@ -115,7 +115,7 @@ func (d *driver) attach(ctx context.Context, n bridgeNetwork, e sdk.Endpoint) er
 	if err := d.passForeign(n); err != nil {
 		return err
 	}
-	return d.waitReady(hostInterface(e.ID), bridge.name)
+	return d.host.waitReady(hostInterface(e.ID), bridge.name)
 }
 
 // publish gives the endpoint its ports; one that may have had some loses those it should not have.

@@ -93,13 +93,13 @@ func placePort(n bridgeNetwork, e sdk.Endpoint, bridge *link) []request {
 // readyTimeout is for a machine in trouble: a kernel that idles needs a fraction of a millisecond.
 const readyTimeout = 200 * time.Millisecond
 
-// waitReady waits until the kernel's link watch has seen that the port, and the bridge with its first port, have a
-// carrier. Before that they drop what they should send, and who sent the first ARP request asks again after a second.
-func (d *driver) waitReady(names ...string) error {
+// waitReady waits until the kernel's link watch has seen that an interface has a carrier. Before that
+// it drops what it should send, and who sent the first ARP request asks again after a second.
+func (r *rtnl) waitReady(names ...string) error {
 	end := time.Now().Add(readyTimeout)
 	for _, name := range names {
 		for {
-			l, err := d.host.linkByName(name)
+			l, err := r.linkByName(name)
 			if err != nil {
 				return err
 			}
@@ -197,7 +197,10 @@ func configure(e sdk.Endpoint, ns *os.File, fresh bool) error {
 		for _, g := range e.Gateways {
 			requests = append(requests, addDefaultRoute(l.index, g))
 		}
-		return r.do(requests...)
+		if err := r.do(requests...); err != nil {
+			return err
+		}
+		return r.waitReady(e.Interface)
 	})
 }
 

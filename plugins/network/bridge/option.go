@@ -8,7 +8,7 @@ import (
 
 // options are what a network of this driver takes. The aliases are Docker's names.
 type options struct {
-	Name        string     `sampan:"name,alias=com.docker.network.bridge.name" doc:"Name of the bridge on the host; one that exists already is used and never deleted."`
+	Name        string     `sampan:"name,alias=com.docker.network.bridge.name" doc:"Name of the bridge on the host, br- and 12 digits when it is not given; one that exists already is used and never deleted."`
 	MTU         int        `sampan:"mtu,default=1500,min=576,max=65535,alias=com.docker.network.driver.mtu" doc:"Largest packet in bytes."`
 	ICC         bool       `sampan:"icc,default=true,alias=com.docker.network.bridge.enable_icc" doc:"Whether the containers of the network reach each other."`
 	Masquerade  bool       `sampan:"masquerade,default=true,alias=com.docker.network.bridge.enable_ip_masquerade" doc:"Whether packets that leave the host have its address."`

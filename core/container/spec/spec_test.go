@@ -1,0 +1,76 @@
+package spec
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+func built(t *testing.T, h wire.HostConfig) *specs.Spec {
+	t.Helper()
+	s, err := Build(Input{ID: "abc", Config: &wire.ContainerConfig{}, Host: &h, Args: []string{"sh"}, Cwd: "/", CgroupParent: "/sampan/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestDefaults(t *testing.T) {
+	s := built(t, wire.HostConfig{MaskedPaths: DefaultMaskedPaths(), ReadonlyPaths: DefaultReadonlyPaths})
+	if s.Linux.CgroupsPath != "/sampan/abc" {
+		t.Errorf("cgroup %s", s.Linux.CgroupsPath)
+	}
+	if n := len(s.Process.Capabilities.Bounding); n > len(defaultCapabilities) {
+		t.Errorf("%d capabilities, want at most %d", n, len(defaultCapabilities))
+	}
+	if s.Linux.Seccomp == nil || !slices.Contains(s.Linux.MaskedPaths, "/proc/kcore") {
+		t.Error("no seccomp profile, or /proc/kcore is not masked")
+	}
+	if r := s.Linux.Resources.Devices; len(r) == 0 || r[0].Allow {
+		t.Errorf("device rules %v, want one first that denies all", r)
+	}
+	for _, kind := range []specs.LinuxNamespaceType{specs.MountNamespace, specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {
+		if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == kind && n.Path == "" }) {
+			t.Errorf("no %s namespace of its own", kind)
+		}
+	}
+}
+
+func TestPrivileged(t *testing.T) {
+	s := built(t, wire.HostConfig{Privileged: true})
+	if s.Linux.Seccomp != nil || len(s.Linux.MaskedPaths) > 0 || len(s.Process.Capabilities.Effective) != len(hostCapabilities()) {
+		t.Errorf("seccomp %v, masked %v, %d capabilities", s.Linux.Seccomp, s.Linux.MaskedPaths, len(s.Process.Capabilities.Effective))
+	}
+}
+
+func TestValidateRefuses(t *testing.T) {
+	for want, h := range map[string]wire.HostConfig{
+		`--cap-add "NET_ADMN"`: {CapAdd: []string{"NET_ADMN"}},
+		"--userns":             {UsernsMode: "remap"},
+		"--gpus":               {Resources: wire.Resources{DeviceRequests: []wire.DeviceRequest{{}}}},
+		"--security-opt":       {SecurityOpt: []string{"sekkomp=x"}},
+		`sysctl "vm.overcommit_memory" is not in a separate kernel namespace`: {Sysctls: map[string]string{"vm.overcommit_memory": "1"}},
+		"sysctl":          {NetworkMode: "host", Sysctls: map[string]string{"net.core.somaxconn": "1"}},
+		"--ulimit":        {Resources: wire.Resources{Ulimits: []wire.Ulimit{{Name: "nofiles", Soft: 1, Hard: 1}}}},
+		"--cgroup-parent": {Resources: wire.Resources{CgroupParent: "/../x"}},
+		"--pid":           {PidMode: "hots"},
+	} {
+		if err := Validate(&wire.ContainerConfig{}, &h); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+func TestArgs(t *testing.T) {
+	if _, err := Args(&wire.ContainerConfig{}); err == nil || err.Error() != "no command specified" {
+		t.Errorf("got %v", err)
+	}
+	got, err := Args(&wire.ContainerConfig{Entrypoint: []string{"a"}, Cmd: []string{"b", "c"}})
+	if err != nil || !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
