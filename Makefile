@@ -11,6 +11,8 @@ LDFLAGS  := -s -w -X github.com/sampan-project/sampan/core/wire.Release=$(VERSIO
 PROGRAMS := sampan sampand sampan-runtime
 PLUGINS  := $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/*/main.go))
 SHARED   ?= ../shared
+# The race detector needs cgo, and what is executed inside containers must be static.
+STATIC   := -tags netgo,osusergo -ldflags '-linkmode external -extldflags -static'
 
 .PHONY: help
 help: ## List the targets
@@ -48,7 +50,8 @@ bin/tools/golangci-lint:
 
 .PHONY: race
 race: need-test ## Run the tests of core/ under the race detector (needs gcc)
-	CGO_ENABLED=1 go test -race -p 1 ./core/... ./starlark/... ./plugins/...
+	@.ci/need gcc=gcc
+	CGO_ENABLED=1 go test -race -p 1 $(STATIC) ./core/... ./starlark/... ./plugins/... ./cmd/...
 
 .PHONY: generate
 generate: ## Make the generated code again (protobuf, system call tables)

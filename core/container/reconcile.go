@@ -33,6 +33,9 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	}
 	live := map[string]int{}
 	for _, c := range m.all() {
+		if _, over := left[c]; over {
+			continue
+		}
 		if _, st := c.snapshot(); st.live() {
 			live[c.id] = st.Pid
 		}
@@ -40,7 +43,7 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	if err := m.o.Network.Reconcile(ctx, live); err != nil {
 		m.log.Error("reconcile networks", "error", err)
 	}
-	// After the networks know who is there: handling an end leaves them.
+	// After the networks know who is there: handling an end takes the container off them.
 	for c, e := range left {
 		m.exit(c, e)
 	}

@@ -1,10 +1,13 @@
 package runtime
 
 import (
+	"debug/elf"
 	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
 )
 
 // SealSelf returns a copy of the running program in a sealed memfd (memfd_create(2)). It is what is
@@ -16,6 +19,9 @@ func SealSelf() (*os.File, error) {
 		return nil, fmt.Errorf("seal this program: %w", err)
 	}
 	defer self.Close()
+	if err := static(self); err != nil {
+		return nil, err
+	}
 	fd, err := unix.MemfdCreate("sampan-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|mfdExec)
 	if err != nil { // MFD_EXEC came with Linux 6.3
 		fd, err = unix.MemfdCreate("sampan-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -40,3 +46,17 @@ func SealSelf() (*os.File, error) {
 
 // mfdExec is MFD_EXEC of linux/memfd.h.
 const mfdExec = 0x10
+
+// static refuses a program that needs a dynamic linker: it would be looked for in the container.
+func static(self *os.File) error {
+	program, err := elf.NewFile(self)
+	if err != nil {
+		return fmt.Errorf("seal this program: %w", err)
+	}
+	for _, p := range program.Progs {
+		if p.Type == elf.PT_INTERP {
+			return fault.New(fault.Internal, "this program is linked dynamically and cannot run inside containers: build it with CGO_ENABLED=0")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,307 @@
+package client
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// serve answers requests on a unix socket and returns a client of it.
+func serve(t *testing.T, handle http.HandlerFunc) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: handle, ReadHeaderTimeout: time.Minute}
+	go s.Serve(l)
+	c, err := New(Options{Host: "unix://" + path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		s.Close()
+	})
+	return c
+}
+
+func refuse(w http.ResponseWriter, status int, message string) {
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(wire.Error{Message: message})
+}
+
+func TestErrorsCarryClassAndWords(t *testing.T) {
+	tests := map[int]fault.Class{
+		400: fault.Invalid, 401: fault.Unauthorized, 403: fault.Forbidden, 404: fault.NotFound, 409: fault.Conflict, 413: fault.Invalid,
+		500: fault.Internal, 501: fault.NotImplemented, 503: fault.Unavailable,
+	}
+	for status, class := range tests {
+		c := serve(t, func(w http.ResponseWriter, _ *http.Request) { refuse(w, status, "no, for a reason") })
+		err := c.ContainerStart(t.Context(), "x")
+		var s *StatusError
+		if !fault.Is(err, class) || err.Error() != "no, for a reason" || !errors.As(err, &s) || s.Status != status {
+			t.Errorf("%d: %v of class %v", status, err, fault.ClassOf(err))
+		}
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	c, err := New(Options{Host: "unix:///nowhere/s.sock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Ping(t.Context())
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "Cannot connect to the sampan daemon at unix:///nowhere/s.sock") {
+		t.Error(err)
+	}
+	var s *StatusError
+	if errors.As(err, &s) {
+		t.Error("it is taken for the daemon's answer")
+	}
+}
+
+func TestDaemonIsStartedOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	starts := 0
+	c, err := New(Options{Host: "unix://" + path, Start: func(context.Context) error {
+		starts++
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			return err
+		}
+		s := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), ReadHeaderTimeout: time.Minute}
+		t.Cleanup(func() { s.Close() })
+		go s.Serve(l)
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 3 {
+		if _, err := c.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if starts != 1 {
+		t.Errorf("started %d times", starts)
+	}
+}
+
+// A server that is older is spoken to in its version, without a request of its own to find it out.
+func TestVersionIsLowered(t *testing.T) {
+	var paths []string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		paths = append(paths, r.URL.Path)
+		w.Header().Set("Api-Version", "1.40")
+		if !strings.HasPrefix(r.URL.Path, "/v1.40/") {
+			refuse(w, 400, "client version is too new")
+			return
+		}
+		w.Write([]byte("{}"))
+	})
+	for range 2 {
+		if _, err := c.Info(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Join(paths, " "); got != "/v"+wire.APIVersion+"/info /v1.40/info /v1.40/info" || c.Version() != "1.40" {
+		t.Errorf("got %s, then %s", got, c.Version())
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for host, ok := range map[string]bool{
+		"": true, "unix:///run/x.sock": true, "tcp://127.0.0.1:1": true, "tcp://h": true, "ssh://user@h:22": true, "https://h": true,
+		"unix://": false, "h": false, "ftp://h": false, "tcp://": false, "tcp://u@h": false, "ssh://": false, "tcp://h/path": false,
+	} {
+		if _, err := New(Options{Host: host}); (err == nil) != ok {
+			t.Errorf("%q: %v", host, err)
+		}
+	}
+}
+
+func TestNamesAreEscaped(t *testing.T) {
+	var got string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got = r.URL.EscapedPath()
+		w.Write([]byte("{}"))
+	})
+	c.ImageInspect(t.Context(), "registry.example:5000/a/b:c")
+	if !strings.HasSuffix(got, "/images/registry.example:5000/a/b:c/json") {
+		t.Error(got)
+	}
+	c.ContainerInspect(t.Context(), "a/../b?x", false)
+	if !strings.HasSuffix(got, "/containers/a%2F..%2Fb%3Fx/json") {
+		t.Error(got)
+	}
+	got = ""
+	for _, name := range []string{"", " ", ".", ".."} {
+		if _, err := c.ContainerInspect(t.Context(), name, false); err == nil || got != "" {
+			t.Errorf("%q: %v, asked %q", name, err, got)
+		}
+	}
+}
+
+func TestSplitReference(t *testing.T) {
+	for ref, want := range map[string][2]string{
+		"busybox": {"busybox", ""}, "busybox:1": {"busybox", "1"}, "h:5000/a": {"h:5000/a", ""}, "h:5000/a:1": {"h:5000/a", "1"},
+		"a@sha256:x": {"a", "sha256:x"}, "h:5000/a:1@sha256:x": {"h:5000/a", "sha256:x"},
+	} {
+		if name, tag := splitReference(ref); name != want[0] || tag != want[1] {
+			t.Errorf("%s: got %q %q", ref, name, tag)
+		}
+	}
+}
+
+func frame(stream byte, text string) string {
+	b := make([]byte, 8, 8+len(text))
+	b[0] = stream
+	binary.BigEndian.PutUint32(b[4:], uint32(len(text)))
+	return string(append(b, text...))
+}
+
+func TestStdCopy(t *testing.T) {
+	tests := []struct{ in, out, err, fails string }{
+		{"", "", "", ""},
+		{frame(1, "a") + frame(2, "b") + frame(1, "") + frame(0, "c"), "ac", "b", ""},
+		{frame(1, strings.Repeat("x", 100_000)), strings.Repeat("x", 100_000), "", ""},
+		{frame(1, "abc")[:9], "a", "", "unexpected EOF"},
+		{frame(1, "abc")[:5], "", "", "unexpected EOF"},
+		{frame(3, "the disk broke"), "", "", "the disk broke"},
+		{frame(9, "x"), "", "", "stream 9"},
+	}
+	for i, tt := range tests {
+		var out, errs bytes.Buffer
+		_, err := StdCopy(&out, &errs, strings.NewReader(tt.in))
+		if out.String() != tt.out || errs.String() != tt.err || (err == nil) != (tt.fails == "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
+			t.Errorf("%d: %q %q %v", i, out.String(), errs.String(), err)
+		}
+	}
+}
+
+// The answer of wait is the header: what comes after it is waited for by the function.
+func TestWaitReturnsWithTheHeader(t *testing.T) {
+	exit := make(chan struct{})
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(200)
+		http.NewResponseController(w).Flush()
+		<-exit
+		w.Write([]byte(`{"StatusCode":7}`))
+	})
+	wait, err := c.ContainerWait(t.Context(), "x", WaitNextExit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(exit)
+	if answer, err := wait(); err != nil || answer.StatusCode != 7 {
+		t.Error(answer, err)
+	}
+}
+
+func TestHijack(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "gone") {
+			refuse(w, 404, "No such container: gone")
+			return
+		}
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: "+multiplexedStream+"\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nfirst ")
+		b, _ := io.ReadAll(buffered) // to the end of the client's input
+		conn.Write(b)
+	})
+	if _, err := c.ContainerAttach(t.Context(), "gone", AttachOptions{}); !fault.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
+	h, err := c.ContainerAttach(t.Context(), "x", AttachOptions{Stream: true, Stdin: true, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	io.WriteString(h.Conn, "then this")
+	if err := h.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(h.Reader); string(got) != "first then this" || err != nil || h.TTY {
+		t.Errorf("%q %v %v", got, err, h.TTY)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var auth atomic.Value
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		auth.Store(r.Header.Get("X-Registry-Auth"))
+		io.WriteString(w, `{"status":"one"}`+"\r\n\r\n"+`{"status":"two"}`+"\r\n")
+		if strings.Contains(r.URL.RawQuery, "broken") {
+			io.WriteString(w, `{"errorDetail":{"message":"it broke"},"error":"it broke"}`+"\r\n")
+		}
+	})
+	var got []string
+	each := func(m wire.Message) error { got = append(got, m.Status); return nil }
+	if err := c.ImagePull(t.Context(), "busybox", "", &wire.AuthConfig{Username: "u"}, each); err != nil || len(got) != 2 || auth.Load() == "" {
+		t.Error(got, err, auth.Load())
+	}
+	if err := c.ImagePull(t.Context(), "broken", "", nil, nil); err == nil || err.Error() != "it broke" {
+		t.Error(err)
+	}
+	stop := errors.New("enough")
+	if err := c.ImagePull(t.Context(), "busybox", "", nil, func(wire.Message) error { return stop }); !errors.Is(err, stop) {
+		t.Error(err)
+	}
+}
+
+func TestBuild(t *testing.T) {
+	var names []string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		archive := tar.NewReader(r.Body)
+		for {
+			h, err := archive.Next()
+			if err != nil {
+				break
+			}
+			names = append(names, h.Name)
+		}
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, `{"stream":"step"}`+"\n"+`{"aux":{"ID":"sha256:x"}}`+"\n")
+	})
+	id, err := c.Build(t.Context(), wire.BuildGraph{}, func(w *tar.Writer) error {
+		return w.WriteHeader(&tar.Header{Name: "local/src/f", Typeflag: tar.TypeReg})
+	}, nil)
+	if id != "sha256:x" || err != nil || strings.Join(names, " ") != "graph.json local/src/f" {
+		t.Error(id, err, names)
+	}
+	broken := errors.New("unreadable")
+	if _, err := c.Build(t.Context(), wire.BuildGraph{}, func(*tar.Writer) error { return broken }, nil); err == nil {
+		t.Error("a source that cannot be read is no error")
+	}
+}
+
+func TestCanceled(t *testing.T) {
+	c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Info(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}
