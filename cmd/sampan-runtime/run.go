@@ -36,7 +36,7 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 		if err != nil {
 			return err
 		}
-		defer container.Close()
+		defer container.Close() //nolint:errcheck // handles that were only read from
 		if *detach {
 			return p.startNew(ctx, container)
 		}

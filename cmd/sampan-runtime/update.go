@@ -20,7 +20,6 @@ type limit struct {
 func integer(s string) (int64, error)   { return strconv.ParseInt(s, 10, 64) }
 func unsigned(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }
 func small(s string) (uint16, error)    { n, err := strconv.ParseUint(s, 10, 16); return uint16(n), err }
-func words(s string) (string, error)    { return s, nil }
 func bytesOrAll(s string) (int64, error) {
 	if s == "-1" {
 		return -1, nil

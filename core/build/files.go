@@ -76,7 +76,7 @@ type digester struct {
 func (d *digester) write(fields ...string) {
 	for _, f := range fields {
 		_ = binary.Write(d.hash, binary.BigEndian, uint64(len(f)))
-		io.WriteString(d.hash, f)
+		_, _ = io.WriteString(d.hash, f)
 	}
 }
 

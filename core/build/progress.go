@@ -61,6 +61,7 @@ type stepLine struct {
 // maxTitle bounds how much of a command is repeated in headings and messages, maxHistory in the history
 // of an image.
 const (
+	maxHeading = 120
 	maxTitle   = 400
 	maxHistory = 16 << 10
 )
@@ -70,7 +71,7 @@ func (p *printer) step(title string) *stepLine {
 	defer p.mu.Unlock()
 	p.steps++
 	l := &stepLine{p: p, n: p.steps, began: time.Now()}
-	p.send(wire.Message{Stream: fmt.Sprintf("#%d [%d/%d] %s\n", l.n, l.n, p.total, printable(title, maxTitle))})
+	p.send(wire.Message{Stream: fmt.Sprintf("#%d [%d/%d] %s\n", l.n, l.n, p.total, printable(title, maxHeading))})
 	return l
 }
 

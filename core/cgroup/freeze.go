@@ -88,7 +88,8 @@ func (m *Manager) freezeUnified() error {
 
 // Thaw lets them go on.
 func (m *Manager) Thaw() error {
-	name, value := "", "THAWED"
+	var name string
+	value := "THAWED"
 	if m.host.pure() {
 		name, value = m.host.unified.mount+m.path+"/cgroup.freeze", "0"
 	} else {

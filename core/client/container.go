@@ -138,7 +138,7 @@ func (c *Client) ContainerWait(ctx context.Context, id, condition string) (func(
 	if condition != "" {
 		q.Set("condition", condition)
 	}
-	resp, err := c.send(ctx, request{method: http.MethodPost, path: path, query: q})
+	resp, err := c.send(ctx, request{method: http.MethodPost, path: path, query: q}) //nolint:bodyclose // by the function that is returned
 	if err != nil {
 		return nil, err
 	}

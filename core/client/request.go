@@ -187,7 +187,7 @@ func (c *Client) delete(ctx context.Context, path string, query url.Values, out 
 
 // drain reads what little is left, so that the connection can be used again.
 func drain(resp *http.Response) {
-	io.CopyN(io.Discard, resp.Body, 4096)
+	_, _ = io.CopyN(io.Discard, resp.Body, 4096)
 	resp.Body.Close()
 }
 

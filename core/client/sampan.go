@@ -15,7 +15,7 @@ import (
 // "local/NAME/", and returns the ID of the image that it becomes. locals may be nil.
 func (c *Client) Build(ctx context.Context, graph wire.BuildGraph, locals func(*tar.Writer) error, each func(wire.Message) error) (string, error) {
 	r, w := io.Pipe()
-	defer r.Close()
+	defer r.Close() //nolint:errcheck // ends the writer; of a pipe it is always nil
 	go func() { w.CloseWithError(writeBuild(w, graph, locals)) }()
 	var id string
 	err := c.progress(ctx, request{method: http.MethodPost, path: "/sampan/v1/build", plain: true, body: r, kind: "application/x-tar"}, func(m wire.Message) error {

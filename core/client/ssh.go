@@ -77,8 +77,8 @@ func (c *commandConn) Close() error {
 	c.closer.Do(func() {
 		c.in.Close()
 		c.out.Close()
-		kill := time.AfterFunc(time.Second, func() { c.cmd.Process.Kill() })
-		c.cmd.Wait() // its exit status says nothing that Read has not said
+		kill := time.AfterFunc(time.Second, func() { _ = c.cmd.Process.Kill() })
+		_ = c.cmd.Wait() // its exit status says nothing that Read has not said
 		kill.Stop()
 	})
 	return nil

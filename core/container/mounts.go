@@ -126,11 +126,11 @@ func (m *Manager) mountPoints(ctx context.Context, rec *record) ([]mountPoint, e
 			return nil, err
 		}
 	}
-	return set.points, m.checkVolumes(ctx, set.points)
+	return set.points, checkVolumes(set.points)
 }
 
 // checkVolumes validates volumes that are to be made, before anything is.
-func (m *Manager) checkVolumes(ctx context.Context, points []mountPoint) error {
+func checkVolumes(points []mountPoint) error {
 	for _, p := range points {
 		if p.Type != "volume" {
 			continue
@@ -486,7 +486,7 @@ func confined(dir, sub string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // a handle of a directory
 	info, err := root.Lstat(sub)
 	if err != nil {
 		return "", fault.New(fault.Invalid, "subpath %s of the volume: %w", shortened(sub), err)

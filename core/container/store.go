@@ -93,12 +93,12 @@ type store struct {
 	timer *time.Timer
 }
 
-func openStore(durable, boot *state.DB, log *slog.Logger) (*store, error) {
+func openStore(durable, boot *state.DB, log *slog.Logger) *store {
 	return &store{durable: durable, boot: boot, log: log,
 		records: state.NewTable[record](durable, "containers"), bootRecords: state.NewTable[record](boot, "containers"),
 		states: state.NewTable[runState](durable, "container_states"), bootStates: state.NewTable[runState](boot, "container_states"),
 		garbage: state.NewTable[garbage](durable, "container_garbage"), bootGarbage: state.NewTable[garbage](boot, "container_garbage"),
-		dirty: map[string]runState{}}, nil
+		dirty: map[string]runState{}}
 }
 
 // load returns all containers. A state of this boot wins over the copy.

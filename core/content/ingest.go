@@ -173,7 +173,7 @@ func (s *Store) Ingest(ctx context.Context, r io.Reader, want ocispec.Descriptor
 	if err != nil {
 		return want, err
 	}
-	defer w.Close()
+	defer w.Close() //nolint:errcheck // the blob's own errors are Commit's
 	if _, err := io.Copy(w, contextReader{ctx, r}); err != nil {
 		return want, err
 	}

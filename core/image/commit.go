@@ -127,7 +127,7 @@ func (s *Store) addLayer(ctx context.Context, l *lease, d *draft, write func(io.
 	if err != nil {
 		return err
 	}
-	defer w.Close()
+	defer w.Close() //nolint:errcheck // the blob's own errors are Commit's
 	pr, pw := io.Pipe()
 	done := make(chan error, 1)
 	go func() {

@@ -37,7 +37,7 @@ func (s *Store) Prune(ctx context.Context, filters map[string][]string) (wire.Im
 		}
 		told := len(rm.out)
 		if e, err = rm.untagAll(e); err == nil {
-			err = rm.remove(ctx, e, false)
+			err = rm.remove(e, false)
 		}
 		if fault.Is(err, fault.Conflict) { // a container came in between
 			rm.out = rm.out[:told]

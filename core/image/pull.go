@@ -135,7 +135,7 @@ func (f *fetcher) layer(ctx context.Context, d ocispec.Descriptor, there bool) (
 	if err != nil {
 		return nil, err
 	}
-	defer w.Close()
+	defer w.Close() //nolint:errcheck // the blob's own errors are Commit's
 	stream, err := f.remote.Blob(ctx, d)
 	if err != nil {
 		return nil, err

@@ -73,7 +73,7 @@ func (rm *remover) byName(ctx context.Context, e *entry, ref string) error {
 	if !e.dangling() {
 		return rm.keep(e)
 	}
-	return rm.remove(ctx, e, true)
+	return rm.remove(e, true)
 }
 
 func (rm *remover) byID(ctx context.Context, e *entry) (err error) {
@@ -85,7 +85,7 @@ func (rm *remover) byID(ctx context.Context, e *entry) (err error) {
 			return err
 		}
 	}
-	return rm.remove(ctx, e, false)
+	return rm.remove(e, false)
 }
 
 // oneRepository reports whether all names of an image are one tag at most, and digests of its repository.
@@ -177,7 +177,7 @@ func (rm *remover) conflict(e *entry, names bool) error {
 
 // remove removes an image and, with prune, nameless ones below it. quiet leaves an image that is in
 // use and tells nobody: only its name was to be removed.
-func (rm *remover) remove(ctx context.Context, e *entry, quiet bool) error {
+func (rm *remover) remove(e *entry, quiet bool) error {
 	if err := rm.conflict(e, true); err != nil {
 		// An image that lost its last name while nobody uses it would be forgotten: that is told.
 		used := len(rm.s.o.InUse(e.record.ID.String())) > 0 || len(rm.s.children(e.record.ID)) > 0
@@ -205,7 +205,7 @@ func (rm *remover) remove(ctx context.Context, e *entry, quiet bool) error {
 		return nil
 	}
 	below := remover{s: rm.s, prune: true, out: rm.out, told: len(rm.out)}
-	err = below.remove(ctx, parent, true)
+	err = below.remove(parent, true)
 	rm.out, rm.told = below.out, below.told
 	return err
 }

@@ -97,7 +97,7 @@ func (sp *spool) blob(ctx context.Context, l *lease, r io.Reader) (ocispec.Descr
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	defer w.Close()
+	defer w.Close() //nolint:errcheck // the blob's own errors are Commit's
 	if _, err := io.Copy(w, contextReader{ctx, r}); err != nil {
 		return ocispec.Descriptor{}, err
 	}

@@ -33,7 +33,7 @@ func NewRoot(dir *os.File) *Root { return &Root{dir} }
 func (r *Root) Dir() *os.File { return r.dir }
 
 // Close closes the handle.
-func (r *Root) Close() error { return r.dir.Close() }
+func (r *Root) Close() { r.dir.Close() }
 
 // Open opens a path in the root. Flags are those of open(2); O_CLOEXEC is added.
 func (r *Root) Open(name string, flags int, mode uint32) (*os.File, error) {

@@ -160,7 +160,7 @@ func (proc *process) end() {
 func (proc *process) kill() {
 	// The handle of os.Process is a pidfd: it cannot mean another process.
 	if proc.cmd.Process != nil {
-		proc.cmd.Process.Kill()
+		_ = proc.cmd.Process.Kill() // it may have ended
 	}
 }
 

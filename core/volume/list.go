@@ -160,7 +160,7 @@ func (m *Manager) size(r row) int64 {
 			return nil //nolint:nilerr // as above
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
-			key := inode{uint64(st.Dev), st.Ino}
+			key := inode{uint64(st.Dev), st.Ino} //nolint:unconvert // its type differs between architectures
 			if seen[key] {
 				return nil
 			}

@@ -146,7 +146,7 @@ func (b *baseServer) Describe(context.Context, *pluginv1.DescribeRequest) (*plug
 
 func (b *baseServer) Health(ctx context.Context, _ *pluginv1.HealthRequest) (*pluginv1.HealthResponse, error) {
 	if err := b.health(ctx); err != nil {
-		return &pluginv1.HealthResponse{Reason: err.Error()}, nil
+		return &pluginv1.HealthResponse{Reason: err.Error()}, nil //nolint:nilerr // that it is not healthy is the answer
 	}
 	return &pluginv1.HealthResponse{Healthy: true}, nil
 }

@@ -40,7 +40,7 @@ func (r *runner) await(ctx context.Context, res *graph.Resource, n graph.Need) e
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			if context.Cause(ctx) == context.DeadlineExceeded {
+			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 				return &diag.Problem{Message: fmt.Sprintf("%s is not %s after %s%s", n.On, n.Condition, r.o.Timeout, r.lastWords(context.WithoutCancel(ctx), c)),
 					Cure: "--timeout lets it take longer", Cause: fault.New(fault.Deadline, "timeout")}
 			}

@@ -38,7 +38,7 @@ func (f *Files) Print(w io.Writer, err error, o PrintOptions) {
 
 // wrapped keeps what was said around the placed error, after the place: "FILE:1:2: cause".
 func wrapped(outer error, e *Error, line string) string {
-	if outer == error(e) {
+	if outer == error(e) { //nolint:errorlint // whether anything is around it
 		return line
 	}
 	return strings.Replace(outer.Error(), e.Error(), line, 1)

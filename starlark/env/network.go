@@ -149,7 +149,7 @@ func fits(a wire.Attribute, value string) string {
 	}
 	var n int64
 	var err error
-	expected := ""
+	var expected string
 	switch a.Type {
 	case "bool":
 		_, err = strconv.ParseBool(value)

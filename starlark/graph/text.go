@@ -117,7 +117,7 @@ func (u *Unknown) shows() string {
 }
 
 func (u *Unknown) resolve(ctx context.Context, lookup Lookup) (string, error) {
-	text := ""
+	var text string
 	if u.secret != nil {
 		text = u.secret.value
 	} else {

@@ -73,7 +73,7 @@ func newLocal(ctx context.Context, s *script.Session, abs string, ignore []strin
 	if err != nil {
 		return nil, err
 	}
-	defer workspace.Close()
+	defer workspace.Close() //nolint:errcheck // a handle of a directory
 	info, err := workspace.Stat(rel)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.NotFound, "%s: no such file or directory", l.show)
@@ -95,7 +95,7 @@ func newLocal(ctx context.Context, s *script.Session, abs string, ignore []strin
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
+	defer dir.Close() //nolint:errcheck // a handle of a directory
 	h := sha256.New()
 	if l.file != "" {
 		err = l.add(dir, l.file, h)
@@ -189,12 +189,12 @@ func (l *Local) write(w *tar.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer workspace.Close()
+	defer workspace.Close() //nolint:errcheck // a handle of a directory
 	dir, err := workspace.OpenRoot(l.dir)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer dir.Close() //nolint:errcheck // a handle of a directory
 	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: path.Join("local", l.Name) + "/", Mode: 0o755, ModTime: epoch}); err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (s *Script) Build(ctx context.Context, target string) (*Build, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.session.Call(ctx, fn, starlark.Tuple{contextValue(s.session)}, nil)
+	result, err := s.session.Call(ctx, fn, starlark.Tuple{contextValue()}, nil)
 	if err != nil {
 		return nil, s.session.Files.Explain(err)
 	}

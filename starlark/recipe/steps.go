@@ -198,7 +198,7 @@ func optional[T any](c *arg.Call, name string) *T {
 }
 
 // contextValue is what a target's function gets.
-func contextValue(s *script.Session) starlark.Value {
+func contextValue() starlark.Value {
 	return script.NewValue("context", "<build context>", ContextFuncs())
 }
 

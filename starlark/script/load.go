@@ -189,7 +189,7 @@ func (s *Session) open(abs string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // a handle of a directory
 	rel, err := filepath.Rel(s.root, abs)
 	if err != nil {
 		return nil, err

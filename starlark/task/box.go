@@ -249,8 +249,8 @@ type output struct{ stdout, stderr capture }
 
 // collect feeds and reads an attached process until its output ends.
 func (r *runner) collect(ctx context.Context, c *arg.Call, stream *client.Hijacked) (*output, error) {
-	defer stream.Close()
-	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	defer stream.Close() //nolint:errcheck // all that matters was read
+	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	defer stop()
 	if c.Given("stdin") {
 		go func() { // a process that does not read its input must not keep us from reading its output

@@ -119,7 +119,7 @@ func lstat(root, rel string) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer workspace.Close()
+	defer workspace.Close() //nolint:errcheck // a handle of a directory
 	return workspace.Stat(rel)
 }
 
@@ -147,7 +147,7 @@ func pack(ctx context.Context, out io.Writer, root, rel, base string) error {
 	if err != nil {
 		return err
 	}
-	defer workspace.Close()
+	defer workspace.Close() //nolint:errcheck // a handle of a directory
 	w := tar.NewWriter(out)
 	err = fs.WalkDir(workspace.FS(), filepath.ToSlash(rel), func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -270,7 +270,7 @@ func (r *runner) receive(c *arg.Call, dir, base string, content io.Reader) error
 	if err != nil {
 		return failed(c, "dest", err)
 	}
-	defer workspace.Close()
+	defer workspace.Close() //nolint:errcheck // a handle of a directory
 	if err := workspace.MkdirAll(rel, 0o755); err != nil {
 		return failed(c, "dest", err)
 	}
@@ -278,7 +278,7 @@ func (r *runner) receive(c *arg.Call, dir, base string, content io.Reader) error
 	if err != nil {
 		return failed(c, "dest", err)
 	}
-	defer folder.Close()
+	defer folder.Close() //nolint:errcheck // a handle of a directory
 	files, left := maxCopyFiles, int64(maxCopyBytes)
 	err = entries(content, func(h *tar.Header, data io.Reader) error {
 		files--

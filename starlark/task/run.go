@@ -136,11 +136,11 @@ func (r *runner) run(c *arg.Call) (starlark.Value, error) {
 	}
 	wait, err := r.engine.ContainerWait(ctx, id, client.WaitNextExit)
 	if err != nil {
-		stream.Close()
+		_ = stream.Close()
 		return nil, r.late(ctx, c, err)
 	}
 	if err := r.engine.ContainerStart(ctx, id); err != nil {
-		stream.Close()
+		_ = stream.Close()
 		return nil, failed(c, "command", err)
 	}
 	out, err := r.collect(ctx, c, stream)

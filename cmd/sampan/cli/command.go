@@ -186,7 +186,7 @@ func help(out *Out, cmd *cobra.Command) {
 	if cmd.HasAvailableSubCommands() {
 		fmt.Fprintf(&b, "\nRun '%s COMMAND --help' for more information on a command.\n", cmd.CommandPath())
 	}
-	io.WriteString(out, b.String())
+	fmt.Fprint(out, b.String())
 }
 
 func useLine(cmd *cobra.Command) string {

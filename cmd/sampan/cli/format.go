@@ -86,32 +86,41 @@ func One(out io.Writer, format string, v any) error {
 
 // Table prints rows of text in columns.
 func Table(out io.Writer, rows [][]string) error {
-	w := tabs(out)
+	var b bytes.Buffer
 	for _, row := range rows {
-		io.WriteString(w, strings.Join(row, "\t")+"\n")
+		b.WriteString(strings.Join(row, "\t") + "\n")
+	}
+	return align(out, &b)
+}
+
+// align prints lines with their tabs as columns.
+func align(out io.Writer, lines *bytes.Buffer) error {
+	w := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
+	if _, err := lines.WriteTo(w); err != nil {
+		return err
 	}
 	return w.Flush()
 }
 
 func writeColumns[T any](out io.Writer, columns []Column[T], rows []T) error {
-	w := tabs(out)
+	var b bytes.Buffer
 	for i, c := range columns {
 		if i > 0 {
-			io.WriteString(w, "\t")
+			b.WriteByte('\t')
 		}
-		io.WriteString(w, c.Head)
+		b.WriteString(c.Head)
 	}
-	io.WriteString(w, "\n")
+	b.WriteByte('\n')
 	for _, row := range rows {
 		for i, c := range columns {
 			if i > 0 {
-				io.WriteString(w, "\t")
+				b.WriteByte('\t')
 			}
-			io.WriteString(w, c.Value(row))
+			b.WriteString(c.Value(row))
 		}
-		io.WriteString(w, "\n")
+		b.WriteByte('\n')
 	}
-	return w.Flush()
+	return align(out, &b)
 }
 
 // WriteTemplate prints each row by a template and a newline; "table TEMPLATE" aligns the columns

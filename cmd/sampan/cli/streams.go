@@ -39,7 +39,7 @@ func (in *In) Raw() (restore func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return sync.OnceFunc(func() { term.RestoreTerminal(in.fd, state) }), nil
+	return sync.OnceFunc(func() { _ = term.RestoreTerminal(in.fd, state) }), nil
 }
 
 // Hide stops the terminal from showing what is typed, and returns how to show it again.
@@ -54,7 +54,7 @@ func (in *In) Hide() (show func(), err error) {
 	if err := term.DisableEcho(in.fd, state); err != nil {
 		return nil, err
 	}
-	return func() { term.RestoreTerminal(in.fd, state) }, nil
+	return func() { _ = term.RestoreTerminal(in.fd, state) }, nil
 }
 
 // CheckTTY refuses a container's terminal joined to an input that is none: its line discipline

@@ -165,7 +165,7 @@ func (o copyOptions) unpack(archive io.Reader, dir, name string) error {
 	if err != nil {
 		return fault.New(fault.Invalid, "cp: %w", err)
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // a handle of a directory
 	u := unpacker{root: root, keepOwner: o.archive}
 	r := tar.NewReader(archive)
 	first := ""
@@ -341,7 +341,7 @@ func (o copyOptions) toContainer(ctx context.Context, c *cli.CLI, engine *client
 	counted := &counter{r: r}
 	go func() { w.CloseWithError(pack(w, source, name)) }()
 	err = engine.CopyTo(ctx, container, dir, counted, put)
-	r.Close()
+	_ = r.Close() // ends pack, which may be waiting to write
 	return counted.n, err
 }
 

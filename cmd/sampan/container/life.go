@@ -43,7 +43,7 @@ func newEnding(c *cli.CLI, verb, title string, do func(*client.Client, context.C
 	f.StringVarP(&signal, "signal", "s", "", "Signal to send to the container")
 	f.IntVarP(&timeout, "timeout", "t", 0, "Seconds to wait before killing the container")
 	f.IntVar(&timeout, "time", 0, "Seconds to wait before killing the container")
-	f.MarkHidden("time")
+	f.MarkHidden("time") //nolint:errcheck // it is a flag of ours
 	return cli.Also(cmd, "sampan container "+verb+", sampan "+verb)
 }
 

@@ -112,7 +112,7 @@ func (o *options) addIdentityFlags(f *pflag.FlagSet) {
 	f.Var(&o.logOpts, "log-opt", "Log driver options")
 	f.BoolVar(&o.useAPISocket, "use-api-socket", false, "Bind mount the API socket and required auth")
 	f.Bool("disable-content-trust", true, "Skip image verification")
-	f.MarkHidden("disable-content-trust")
+	f.MarkHidden("disable-content-trust") //nolint:errcheck // it is a flag of ours
 }
 
 func (o *options) addNetworkFlags(f *pflag.FlagSet) {
@@ -135,7 +135,7 @@ func (o *options) addNetworkFlags(f *pflag.FlagSet) {
 	f.Var(&o.dnsOptions, "dns-opt", "Set DNS options")
 	f.Var(&o.dnsSearch, "dns-search", "Set custom DNS search domains")
 	for _, old := range []string{"net", "net-alias", "dns-opt"} {
-		f.MarkHidden(old)
+		f.MarkHidden(old) //nolint:errcheck // it is a flag of ours
 	}
 }
 
@@ -185,7 +185,7 @@ func (o *options) addResourceFlags(f *pflag.FlagSet) {
 	f.Var(&o.ioMaxBandwidth, "io-maxbandwidth", "Maximum IO bandwidth limit for the system drive (Windows only)")
 	f.Uint64Var(&o.ioMaxIOps, "io-maxiops", 0, "Maximum IOps limit for the system drive (Windows only)")
 	for _, windows := range []string{"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"} {
-		f.MarkHidden(windows)
+		f.MarkHidden(windows) //nolint:errcheck // it is a flag of ours
 	}
 }
 

@@ -40,7 +40,7 @@ func (r *resources) addFlags(f *pflag.FlagSet) {
 	f.Var(&r.memoryReservation, "memory-reservation", "Memory soft limit")
 	f.Var(&r.memorySwap, "memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
 	f.Var(&r.kernelMemory, "kernel-memory", "Kernel memory limit (deprecated)")
-	f.MarkHidden("kernel-memory")
+	f.MarkHidden("kernel-memory") //nolint:errcheck // it is a flag of ours
 	f.Int64Var(&r.pids, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
 }
 

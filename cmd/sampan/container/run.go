@@ -116,7 +116,7 @@ func (j *joined) run(ctx context.Context) error {
 	begin := func() { go func() { done <- s.run(streams) }() }
 	if j.start {
 		if err := j.engine.ContainerStart(ctx, j.id); err != nil {
-			conn.Close()
+			_ = conn.Close()
 			if j.condition == client.WaitRemoved {
 				awaitRemoval(wait)
 			}
@@ -172,7 +172,7 @@ func (j *joined) prepare(ctx context.Context) (*client.Hijacked, func() (wire.Wa
 	conn, err := j.engine.ContainerAttach(ctx, j.id, j.attach)
 	w := <-waiting
 	if err == nil && w.err != nil {
-		conn.Close()
+		_ = conn.Close()
 		err = w.err
 	}
 	return conn, w.wait, err

@@ -35,13 +35,12 @@ type session struct {
 // run copies until the process's output has ended: its input alone does not end the session, unless
 // no output is wanted. With a terminal on both sides keys go over at once, and the detach keys end it.
 func (s *session) run(ctx context.Context) error {
-	defer s.conn.Close()
-	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+	defer s.conn.Close() //nolint:errcheck // all that matters was read
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
 	defer stop()
-	restore := func() {}
 	if s.tty && s.stdin {
-		var err error
-		if restore, err = s.cli.In.Raw(); err != nil {
+		restore, err := s.cli.In.Raw()
+		if err != nil {
 			return err
 		}
 		defer restore()

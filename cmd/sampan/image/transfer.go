@@ -39,7 +39,7 @@ func newPull(c *cli.CLI) *cobra.Command {
 // addTrust accepts the flag that Docker has for signed images, where it is off by default.
 func addTrust(cmd *cobra.Command) {
 	cmd.Flags().Bool("disable-content-trust", true, "Skip image verification")
-	cmd.Flags().MarkHidden("disable-content-trust")
+	cmd.Flags().MarkHidden("disable-content-trust") //nolint:errcheck // it is a flag of ours
 }
 
 func pull(ctx context.Context, c *cli.CLI, ref, platform string, all, quiet bool) error {

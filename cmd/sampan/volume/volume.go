@@ -50,7 +50,7 @@ func newCreate(c *cli.CLI) *cobra.Command {
 	f.StringVarP(&r.Driver, "driver", "d", "local", "Specify volume driver name")
 	f.Var(&labels, "label", "Set metadata for a volume")
 	f.StringVar(&r.Name, "name", "", "Specify volume name")
-	f.MarkHidden("name")
+	f.MarkHidden("name") //nolint:errcheck // it is a flag of ours
 	f.VarP(&options, "opt", "o", "Set driver specific options")
 	return cmd
 }

@@ -62,7 +62,7 @@ func receive(r io.Reader, tempDir string, l limits) (_ *upload, err error) {
 	u := &upload{dir: dir, locals: map[string]string{}, roots: map[string]*os.Root{}, left: l}
 	defer func() {
 		for _, root := range u.roots {
-			root.Close()
+			root.Close() //nolint:errcheck // a handle of a directory
 		}
 		if err != nil {
 			u.remove()

@@ -90,7 +90,7 @@ func device(host, in string) (specs.LinuxDevice, error) {
 	if err := unix.Lstat(host, &st); err != nil {
 		return specs.LinuxDevice{}, &fs.PathError{Op: "lstat", Path: host, Err: err}
 	}
-	kind := ""
+	var kind string
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFBLK:
 		kind = "b"

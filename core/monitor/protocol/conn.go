@@ -73,7 +73,7 @@ type Frame struct {
 }
 
 // Close ends the connection. A Receive or Send in progress returns an error.
-func (c *Conn) Close() error { return c.unix.Close() }
+func (c *Conn) Close() { _ = c.unix.Close() }
 
 // Unix returns the socket.
 func (c *Conn) Unix() *net.UnixConn { return c.unix }

@@ -49,9 +49,9 @@ func Dial(path string) (*Conn, error) {
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close() // FileConn has its own duplicate
 	err = withAddress(path, func(a string) error { return unix.Connect(fd, &unix.SockaddrUnix{Name: a}) })
-	switch err {
-	case nil:
-	case unix.ENOENT, unix.ECONNREFUSED:
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
 		return nil, fault.New(fault.Unavailable, "no monitor at %s: %w", path, err)
 	default:
 		return nil, fmt.Errorf("connect to the monitor at %s: %w", path, err)
@@ -92,13 +92,13 @@ func Lock(socket string, wait bool) (unlock func(), err error) {
 	}
 	for {
 		err = unix.Flock(int(dir.Fd()), how)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
 	if err != nil {
 		dir.Close()
-		if err == unix.EWOULDBLOCK {
+		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fault.New(fault.Conflict, "another process is starting or ending the monitor at %s", socket)
 		}
 		return nil, fmt.Errorf("lock %s: %w", filepath.Dir(socket), err)

@@ -76,7 +76,7 @@ func create(ctx context.Context, rt oci, o monitor.Config) (_ *container, err er
 	p, theirs, err := newProcess(terminal, o.OpenStdin, o.StdinOnce && !terminal, log)
 	if err != nil {
 		if log != nil {
-			log.Close()
+			_ = log.Close() // nothing was written
 		}
 		return nil, err
 	}

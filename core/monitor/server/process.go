@@ -225,7 +225,7 @@ func (p *process) reap() monitor.Exit {
 	raw.Read(func(fd uintptr) bool { //nolint:errcheck // the file is closed by nobody else
 		if !p.child {
 			status, known, err = exitOfOther(int(fd))
-			return err != unix.EAGAIN
+			return !errors.Is(err, unix.EAGAIN)
 		}
 		for {
 			// By its number: it is ours until we have reaped it.

@@ -114,7 +114,7 @@ func newServer(o Options, rt oci) (*Server, error) {
 		err = s.adopt()
 	}
 	if err != nil {
-		listener.Close()
+		_ = listener.Close()
 		return nil, err
 	}
 	return s, nil
@@ -192,7 +192,7 @@ func (s *Server) welcome(conn *net.UnixConn) {
 	uid, err := protocol.Peer(conn)
 	if err != nil || uid != 0 && uid != uint32(os.Geteuid()) {
 		s.log.Warn("client refused", "uid", uid, "error", err)
-		conn.Close()
+		_ = conn.Close()
 		return
 	}
 	c := newSession(s, protocol.NewConn(conn))
@@ -241,7 +241,7 @@ func (s *Server) end() {
 	s.over = true
 	os.Remove(s.socket)
 	close(s.done)
-	s.listener.Close()
+	_ = s.listener.Close()
 }
 
 // shutdown ends the monitor unless containers run. When it returns without error the end is

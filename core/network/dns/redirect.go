@@ -20,7 +20,7 @@ func redirect(ns *os.File, udp, tcp uint16) error {
 	if err != nil {
 		return err
 	}
-	defer c.CloseLasting()
+	defer c.CloseLasting() //nolint:errcheck // Flush has told what matters
 	t := &nftables.Table{Name: table, Family: nftables.TableFamilyIPv4}
 	old, err := c.ListTablesOfFamily(t.Family)
 	if err != nil {

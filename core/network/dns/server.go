@@ -69,7 +69,7 @@ func Serve(ns *os.File, names Names, log *slog.Logger) (_ *Server, err error) {
 			return err
 		}
 		if listener, err = net.Listen("tcp4", here); err != nil {
-			packets.Close()
+			_ = packets.Close()
 		}
 		return err
 	})
@@ -78,7 +78,7 @@ func Serve(ns *os.File, names Names, log *slog.Logger) (_ *Server, err error) {
 	}
 	err = redirect(ns, uint16(packets.LocalAddr().(*net.UDPAddr).Port), uint16(listener.Addr().(*net.TCPAddr).Port))
 	if err != nil {
-		packets.Close()
+		_ = packets.Close()
 		listener.Close()
 		return nil, fmt.Errorf("name server: rules in the namespace: %w", err)
 	}
@@ -101,7 +101,7 @@ func (s *Server) Close() {
 	s.cancel()
 	// The sockets are closed here and not only by Shutdown, which refuses when the server's
 	// goroutine has not come to run yet.
-	s.udp.PacketConn.Close()
+	_ = s.udp.PacketConn.Close()
 	s.tcp.Listener.Close()
 	_ = s.udp.Shutdown()
 	_ = s.tcp.Shutdown()

@@ -60,7 +60,7 @@ func assemble(archs []*architecture, tables []table, byDefault uint32) (fragment
 		if a.audit == unix.AUDIT_ARCH_X86_64 {
 			spans = append(spans, sister(archs, tables, byDefault)...)
 		}
-		body := append(fragment{{Code: opLoad, K: offsetNumber}}, tree(spans, 0, a.narrow)...)
+		body := append(fragment{{Code: opLoad, K: offsetNumber}}, tree(spans, a.narrow)...)
 		program = choose(opEqual, a.audit, body, program)
 	}
 	program = append(fragment{{Code: opLoad, K: offsetArch}}, program...)
@@ -80,14 +80,14 @@ func sister(archs []*architecture, tables []table, byDefault uint32) []span {
 	return []span{{last: highest, end: unix.SECCOMP_RET_KILL_PROCESS}}
 }
 
-// tree is a binary search for the span of the number that is loaded. first is the least number that can come here.
-func tree(spans []span, first uint32, narrow bool) fragment {
+// tree is a binary search for the span of the number that is loaded.
+func tree(spans []span, narrow bool) fragment {
 	if len(spans) == 1 {
 		return leaf(spans[0], narrow)
 	}
 	middle := len(spans) / 2
 	from := spans[middle-1].last + 1
-	return choose(opAtLeast, from, tree(spans[middle:], from, narrow), tree(spans[:middle], first, narrow))
+	return choose(opAtLeast, from, tree(spans[middle:], narrow), tree(spans[:middle], narrow))
 }
 
 // leaf asks the rules of one call in order.

@@ -176,7 +176,10 @@ func forwardIPv6() error {
 	interfaces, _ := filepath.Glob("/proc/sys/net/" + dir + "*/accept_ra")
 	for _, path := range interfaces {
 		if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == "1" {
-			os.WriteFile(path, []byte("2"), 0)
+			// One that goes away meanwhile has no route to lose.
+			if err := os.WriteFile(path, []byte("2"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("keep the host's IPv6 routes: %w", err)
+			}
 		}
 	}
 	return sysctl(dir+"all/forwarding", "1")

@@ -48,6 +48,8 @@ func newOutside(t *testing.T) outside {
 	must(t, err)
 	must(t, r.do(addAddress(l.index, netip.PrefixFrom(o.host, 24)), addAddress(l.index, netip.PrefixFrom(o.host6, 64))))
 	must(t, configure(e, o.ns, true))
+	must(t, r.waitReady(name))
+	waitAnswering([]netip.Prefix{netip.PrefixFrom(o.host6, 64)})
 	return o
 }
 

@@ -66,7 +66,7 @@ func removeConnections(unwanted func(tracked) bool) error {
 	if err != nil {
 		return fmt.Errorf("conntrack: %w", err)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // a socket; its answers were read
 	entries, err := c.Execute(ctMessage(ctGet, netlink.Dump, unix.AF_UNSPEC, nil))
 	if err != nil {
 		return fmt.Errorf("list connections: %w", kernelError(err))
@@ -187,7 +187,7 @@ func (d *driver) forgetEndpoint(n bridgeNetwork, e sdk.Endpoint) {
 	for _, a := range e.Addresses {
 		requests = append(requests, deleteNeighbour(l.index, a.Addr()))
 	}
-	d.host.do(requests...) // what is not there is no error, and the rest corrects itself
+	_ = d.host.do(requests...) // what is not there is no error, and the rest corrects itself
 }
 
 func has(e sdk.Endpoint, a netip.Addr) bool {

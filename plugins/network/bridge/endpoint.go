@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -112,6 +113,27 @@ func (r *rtnl) waitReady(names ...string) error {
 	return nil
 }
 
+// waitAnswering waits, in the namespace of the calling thread, until the kernel answers neighbours that look
+// for the IPv6 addresses: a worker of it joins the groups to which they send (RFC 4291, 2.7.1), after the
+// address is there.
+func waitAnswering(addresses []netip.Prefix) {
+	end := time.Now().Add(readyTimeout)
+	for _, p := range addresses {
+		if !p.Addr().Is6() {
+			continue
+		}
+		a := p.Addr().As16()
+		group := fmt.Sprintf("ff0200000000000000000001ff%x", a[13:])
+		for time.Now().Before(end) {
+			groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
+			if err != nil || bytes.Contains(groups, []byte(group)) {
+				break
+			}
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+}
+
 func flag(on bool) uint8 {
 	if on {
 		return 1
@@ -200,7 +222,11 @@ func configure(e sdk.Endpoint, ns *os.File, fresh bool) error {
 		if err := r.do(requests...); err != nil {
 			return err
 		}
-		return r.waitReady(e.Interface)
+		if err := r.waitReady(e.Interface); err != nil {
+			return err
+		}
+		waitAnswering(e.Addresses)
+		return nil
 	})
 }
 

@@ -34,14 +34,14 @@ func (r *rtnl) dial() error {
 		return fmt.Errorf("netlink socket: %w", err)
 	}
 	// Texts beside the error numbers, where the kernel has them.
-	c.SetOption(netlink.ExtendedAcknowledge, true)
+	_ = c.SetOption(netlink.ExtendedAcknowledge, true)
 	r.conn = c
 	return nil
 }
 
 func (r *rtnl) close() {
 	if r.conn != nil {
-		r.conn.Close()
+		_ = r.conn.Close()
 		r.conn = nil
 	}
 }

@@ -53,7 +53,7 @@ const reg = 8
 // publish sends what comes to this host's addresses on:
 //
 //	fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @address4
-func publish(t *nftables.Table) [][]expr.Any {
+func publish() [][]expr.Any {
 	return [][]expr.Any{
 		publishBy(mapAddress4, unix.NFPROTO_IPV4), publishBy(mapAny4, unix.NFPROTO_IPV4),
 		publishBy(mapAddress6, unix.NFPROTO_IPV6), publishBy(mapAny6, unix.NFPROTO_IPV6),

@@ -33,7 +33,7 @@ func (f *nft) with(fn func(*nftables.Conn) error) error {
 	}
 	err := fn(f.conn)
 	if err != nil {
-		f.conn.CloseLasting()
+		_ = f.conn.CloseLasting() // err says more
 		f.conn = nil
 	}
 	return err
@@ -118,8 +118,8 @@ func chains(n bridgeNetwork, t *nftables.Table) []chainRules {
 		// A container must not reach what listens on the host's 127.0.0.1 by route_localnet.
 		{base("raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw),
 			[][]expr.Any{rule(inputInterface(bridge, expr.CmpOpEq), destination(netip.MustParsePrefix("127.0.0.0/8")), drop)}},
-		{base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), publish(t)},
-		{base("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), publish(t)},
+		{base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), publish()},
+		{base("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), publish()},
 		{base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter), forward(n, bridge)},
 		{base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource), masquerade(n, bridge)},
 	}

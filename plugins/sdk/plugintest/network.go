@@ -186,12 +186,15 @@ func configured(t *testing.T, ns *namespace, e *networkv1.Endpoint) {
 
 func absent(t *testing.T, ns *namespace, name string) {
 	t.Helper()
-	ns.do(func() error {
+	err := ns.do(func() error {
 		if _, err := net.InterfaceByName(name); err == nil {
 			t.Errorf("interface %s is still in the namespace", name)
 		}
 		return nil
 	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // serve answers every connection in the namespace with a word.
@@ -209,7 +212,7 @@ func serve(t *testing.T, ns *namespace, address string) {
 			if err != nil {
 				return
 			}
-			io.WriteString(c, "hello")
+			_, _ = io.WriteString(c, "hello") // the caller tells what it misses
 			c.Close()
 		}
 	}()
@@ -222,7 +225,9 @@ func call(ns *namespace, address string) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(2 * time.Second))
+	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return err
+	}
 	b, err := io.ReadAll(c)
 	if err == nil && string(b) != "hello" {
 		err = fmt.Errorf("got %q", b)
