@@ -46,7 +46,7 @@ func testStatic(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer self.Close()
+	defer self.Close() //nolint:errcheck // the test is over
 	if slices.ContainsFunc(self.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
 		dir, err := os.MkdirTemp("", "sampan-runtime")
 		if err != nil {

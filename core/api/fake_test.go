@@ -71,7 +71,7 @@ func (s *fakeStream) Write(p []byte) (int, error) { return s.feed.Write(p) }
 func (s *fakeStream) CloseWrite() error           { return s.feed.Close() }
 func (s *fakeStream) Close() error {
 	s.closed.Do(func() {
-		s.feed.Close()
+		_ = s.feed.Close()
 		s.Conn.Close()
 	})
 	return nil
@@ -156,7 +156,7 @@ func (f *fakeContainers) run(c *fakeContainer) {
 		c.log.Write(b)
 		f.mu.Unlock()
 		for _, s := range streams {
-			s.peer.Write(b)
+			_, _ = s.peer.Write(b)
 		}
 	}
 	code := 0
@@ -302,20 +302,22 @@ func (f *fakeContainers) Logs(ctx context.Context, ref string, o container.LogOp
 		f.mu.Unlock()
 		return err
 	}
-	log := bytes.Clone(c.log.Bytes())
 	f.mu.Unlock()
-	if len(log) > 0 {
-		if _, err := w.Write(log); err != nil {
-			return err
-		}
-	}
 	if o.Follow {
 		select {
 		case <-c.ended:
 		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	return nil
+	f.mu.Lock()
+	log := bytes.Clone(c.log.Bytes())
+	f.mu.Unlock()
+	if len(log) == 0 {
+		return nil
+	}
+	_, err = w.Write(log)
+	return err
 }
 
 func (f *fakeContainers) TTY(ref string) (bool, error) {
@@ -386,10 +388,10 @@ func (f *fakeContainers) ExecStart(_ context.Context, id string, s wire.ExecStar
 			text = string(b)
 		}
 		if e.config.Tty {
-			io.WriteString(stream.peer, text)
+			_, _ = io.WriteString(stream.peer, text)
 			return
 		}
-		stream.peer.Write(frame(1, text))
+		_, _ = stream.peer.Write(frame(1, text))
 	}()
 	return stream, nil
 }
@@ -415,7 +417,6 @@ func (f *fakeContainers) Top(context.Context, string, string) (wire.TopResponse,
 // fakeImages has one image and a registry with one more.
 type fakeImages struct {
 	mu     sync.Mutex
-	pulled bool
 	auth   *wire.AuthConfig
 	upload []byte
 }
@@ -473,7 +474,7 @@ func (f *fakeImages) Import(_ context.Context, r io.Reader, _, _ string, _ []str
 
 func (f *fakeImages) Save(_ context.Context, refs []string, w io.Writer) error {
 	if refs[0] == "late" { // fails with half of it written
-		io.WriteString(w, strings.Repeat("half", 100_000))
+		_, _ = io.WriteString(w, strings.Repeat("half", 100_000)) // the error to come says more
 		return fault.New(fault.Internal, "disk error")
 	}
 	_, err := io.WriteString(w, "an archive of "+strings.Join(refs, ","))

@@ -114,13 +114,12 @@ func message(body string) string {
 	return e.Message
 }
 
-// create makes a container and returns its ID.
-func (s *server) create(name, body string) string {
+// create makes a container.
+func (s *server) create(name, body string) {
 	s.t.Helper()
 	status, text, _ := s.do("POST", "/v1.50/containers/create?name="+name, body)
 	var answer wire.ContainerCreateResponse
 	if status != http.StatusCreated || json.Unmarshal([]byte(text), &answer) != nil {
 		s.t.Fatalf("create: %d %s", status, text)
 	}
-	return answer.ID
 }

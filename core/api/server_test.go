@@ -154,8 +154,14 @@ func TestCreateIsShapedByVersion(t *testing.T) {
 	}
 }
 
+// head is the head of an answer whose body is the connection.
+type head struct {
+	code         int
+	status, kind string
+}
+
 // hijacked opens a connection of its own, sends an upgrade and returns the answer's head.
-func (s *server) hijacked(path, body string, header ...string) (net.Conn, *bufio.Reader, *http.Response) {
+func (s *server) hijacked(path, body string, header ...string) (net.Conn, *bufio.Reader, head) {
 	s.t.Helper()
 	conn, err := net.Dial("unix", s.socket)
 	if err != nil {
@@ -168,11 +174,11 @@ func (s *server) hijacked(path, body string, header ...string) (net.Conn, *bufio
 	}
 	fmt.Fprintf(conn, "\r\n%s", body)
 	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, nil)
+	resp, err := http.ReadResponse(r, nil) //nolint:bodyclose // it is the connection, which the cleanup closes
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return conn, r, resp
+	return conn, r, head{resp.StatusCode, resp.Status, resp.Header.Get("Content-Type")}
 }
 
 var upgrade = []string{"Connection", "Upgrade", "Upgrade", "tcp"}
@@ -193,11 +199,11 @@ func TestAttachBeforeStartMissesNothing(t *testing.T) {
 		name := fmt.Sprint("attached", i)
 		s.create(name, `{"Image":"busybox","Cmd":["echo","hello"],"Tty":`+tt.tty+`}`)
 		_, r, resp := s.hijacked("/v"+tt.version+"/containers/"+name+"/attach?stream=1&stdout=1&stderr=1", "", tt.upgrade...)
-		if resp.StatusCode != tt.status || resp.Header.Get("Content-Type") != tt.kind {
-			t.Errorf("%d: %s %v", i, resp.Status, resp.Header)
+		if resp.code != tt.status || resp.kind != tt.kind {
+			t.Errorf("%d: %+v", i, resp)
 		}
-		if tt.upgrade != nil && resp.Status != "101 UPGRADED" {
-			t.Errorf("%d: %s", i, resp.Status)
+		if tt.upgrade != nil && resp.status != "101 UPGRADED" {
+			t.Errorf("%d: %s", i, resp.status)
 		}
 		if status, body, _ := s.do("POST", "/v1.50/containers/"+name+"/start", nil); status != 204 {
 			t.Fatal(status, body)
@@ -215,8 +221,12 @@ func TestHalfClose(t *testing.T) {
 	s.create("c", `{"Image":"busybox","Cmd":["cat"],"OpenStdin":true,"StdinOnce":true}`)
 	conn, r, _ := s.hijacked("/v1.50/containers/c/attach?stream=1&stdin=1&stdout=1", "", upgrade...)
 	s.do("POST", "/v1.50/containers/c/start", nil)
-	io.WriteString(conn, "some input")
-	conn.(*net.UnixConn).CloseWrite()
+	if _, err := io.WriteString(conn, "some input"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
 	got, err := io.ReadAll(r)
 	if want := string(frame(1, "some input")); string(got) != want || err != nil {
 		t.Errorf("got %q, %v", got, err)
@@ -229,7 +239,9 @@ func TestDetachKeys(t *testing.T) {
 	s.create("c", `{"Image":"busybox","Cmd":["sleep"],"OpenStdin":true,"Tty":true}`)
 	s.do("POST", "/v1.50/containers/c/start", nil)
 	conn, r, _ := s.hijacked("/v1.50/containers/c/attach?stream=1&stdin=1&stdout=1&detachKeys=a,b", "", upgrade...)
-	io.WriteString(conn, "ab")
+	if _, err := io.WriteString(conn, "ab"); err != nil {
+		t.Fatal(err)
+	}
 	if got, err := io.ReadAll(r); len(got) > 0 || err != nil {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -255,13 +267,13 @@ func TestExec(t *testing.T) {
 	}
 	id := create(`{"Cmd":["say","this"],"AttachStdout":true}`)
 	_, r, resp := s.hijacked("/v1.50/exec/"+id+"/start", `{"Detach":false}`, upgrade...)
-	if got, _ := io.ReadAll(r); resp.StatusCode != 101 || string(got) != string(frame(1, "say this\n")) {
-		t.Errorf("%s %q", resp.Status, got)
+	if got, _ := io.ReadAll(r); resp.code != 101 || string(got) != string(frame(1, "say this\n")) {
+		t.Errorf("%s %q", resp.status, got)
 	}
 	id = create(`{"Cmd":["no-such-program"],"AttachStdout":true}`)
 	_, r, resp = s.hijacked("/v1.50/exec/"+id+"/start", `{}`, upgrade...)
-	if got, _ := io.ReadAll(r); resp.StatusCode != 101 || !strings.Contains(string(got), "executable file not found in $PATH") {
-		t.Errorf("%s %q", resp.Status, got)
+	if got, _ := io.ReadAll(r); resp.code != 101 || !strings.Contains(string(got), "executable file not found in $PATH") {
+		t.Errorf("%s %q", resp.status, got)
 	}
 	if _, body, _ := s.do("GET", "/v1.50/exec/"+id+"/json", nil); !strings.Contains(body, `"ExitCode":127`) {
 		t.Error(body)
@@ -390,7 +402,7 @@ func TestShutdownEndsStreams(t *testing.T) {
 	if _, err := io.ReadAll(resp.Body); err != nil {
 		t.Error(err)
 	}
-	io.ReadAll(r)
+	_, _ = io.ReadAll(r) // that it ends is what counts
 	if _, err := os.Stat(s.socket); !os.IsNotExist(err) {
 		t.Errorf("the socket is left: %v", err)
 	}
@@ -418,7 +430,9 @@ func upload(t *testing.T, graph string, entries ...tar.Header) io.Reader {
 		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
-		io.WriteString(w, content)
+		if _, err := io.WriteString(w, content); err != nil {
+			t.Fatal(err)
+		}
 	}
 	put(tar.Header{Name: "graph.json", Mode: 0o644, Typeflag: tar.TypeReg}, graph)
 	for _, h := range entries {
@@ -428,7 +442,9 @@ func upload(t *testing.T, graph string, entries ...tar.Header) io.Reader {
 		}
 		put(h, content)
 	}
-	w.Close()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	return &b
 }
 
@@ -442,10 +458,15 @@ func TestBuild(t *testing.T) {
 		if !strings.HasPrefix(root, s.temp) {
 			t.Errorf("local source at %s", root)
 		}
-		filepath.Walk(root, func(p string, info os.FileInfo, _ error) error {
-			got = append(got, fmt.Sprintf("%s %v", strings.TrimPrefix(p, root), info.Mode()))
-			return nil
+		err := filepath.Walk(root, func(p string, info os.FileInfo, err error) error {
+			if err == nil {
+				got = append(got, fmt.Sprintf("%s %v", strings.TrimPrefix(p, root), info.Mode()))
+			}
+			return err
 		})
+		if err != nil {
+			t.Error(err)
+		}
 		progress(wire.Message{Stream: "step\n"})
 		return nil
 	}
@@ -530,7 +551,9 @@ func TestListen(t *testing.T) {
 		t.Fatalf("over a stale socket: %v", err)
 	}
 	listeners[0].Close()
-	os.WriteFile(path, nil, 0o600)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, host := range []string{
 		"unix://" + path, "unix://relative", "tcp://0.0.0.0:2375", "tcp://127.0.0.1:0", "tcp://127.0.0.1:x", "ssh://x", "nothing", "fd://none",
 	} {
@@ -552,7 +575,7 @@ func TestBrowsersAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go s.Serve(listeners[0])
+	go s.Serve(listeners[0]) //nolint:errcheck // ends with the server
 	ask := func(header, value string) int {
 		req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://"+listeners[0].Addr().String()+"/_ping", nil)
 		if req.Header.Set(header, value); header == "Host" {

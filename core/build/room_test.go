@@ -214,11 +214,11 @@ func (e *fakeExecutor) RunStep(ctx context.Context, s Step) (int, error) {
 		}
 		return 1, errors.New("cat: no such mount")
 	case "fail":
-		io.WriteString(s.Stderr, "about to fail")
+		_, _ = io.WriteString(s.Stderr, "about to fail")
 		return 7, nil
 	case "wait":
 		e.ready <- struct{}{}
-		io.WriteString(s.Stdout, "waiting\n")
+		_, _ = io.WriteString(s.Stdout, "waiting\n")
 		select {
 		case <-e.gate:
 			return 0, nil

@@ -29,21 +29,21 @@ func serve(t *testing.T, handle http.HandlerFunc) *Client {
 		t.Fatal(err)
 	}
 	s := &http.Server{Handler: handle, ReadHeaderTimeout: time.Minute}
-	go s.Serve(l)
+	go s.Serve(l) //nolint:errcheck // ends with Close
 	c, err := New(Options{Host: "unix://" + path})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		c.Close()
-		s.Close()
+		_ = c.Close()
+		_ = s.Close()
 	})
 	return c
 }
 
 func refuse(w http.ResponseWriter, status int, message string) {
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(wire.Error{Message: message})
+	_ = json.NewEncoder(w).Encode(wire.Error{Message: message})
 }
 
 func TestErrorsCarryClassAndWords(t *testing.T) {
@@ -86,14 +86,14 @@ func TestDaemonIsStartedOnce(t *testing.T) {
 			return err
 		}
 		s := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), ReadHeaderTimeout: time.Minute}
-		t.Cleanup(func() { s.Close() })
-		go s.Serve(l)
+		t.Cleanup(func() { _ = s.Close() })
+		go s.Serve(l) //nolint:errcheck // ends with Close
 		return nil
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // the test is over
 	for range 3 {
 		if _, err := c.Ping(t.Context()); err != nil {
 			t.Fatal(err)
@@ -114,7 +114,7 @@ func TestVersionIsLowered(t *testing.T) {
 			refuse(w, 400, "client version is too new")
 			return
 		}
-		w.Write([]byte("{}"))
+		_, _ = w.Write([]byte("{}"))
 	})
 	for range 2 {
 		if _, err := c.Info(t.Context()); err != nil {
@@ -141,13 +141,17 @@ func TestNamesAreEscaped(t *testing.T) {
 	var got string
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		got = r.URL.EscapedPath()
-		w.Write([]byte("{}"))
+		_, _ = w.Write([]byte("{}"))
 	})
-	c.ImageInspect(t.Context(), "registry.example:5000/a/b:c")
+	if _, err := c.ImageInspect(t.Context(), "registry.example:5000/a/b:c"); err != nil {
+		t.Error(err)
+	}
 	if !strings.HasSuffix(got, "/images/registry.example:5000/a/b:c/json") {
 		t.Error(got)
 	}
-	c.ContainerInspect(t.Context(), "a/../b?x", false)
+	if _, err := c.ContainerInspect(t.Context(), "a/../b?x", false); err != nil {
+		t.Error(err)
+	}
 	if !strings.HasSuffix(got, "/containers/a%2F..%2Fb%3Fx/json") {
 		t.Error(got)
 	}
@@ -201,9 +205,11 @@ func TestWaitReturnsWithTheHeader(t *testing.T) {
 	exit := make(chan struct{})
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(200)
-		http.NewResponseController(w).Flush()
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
 		<-exit
-		w.Write([]byte(`{"StatusCode":7}`))
+		_, _ = w.Write([]byte(`{"StatusCode":7}`))
 	})
 	wait, err := c.ContainerWait(t.Context(), "x", WaitNextExit)
 	if err != nil {
@@ -227,9 +233,9 @@ func TestHijack(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: "+multiplexedStream+"\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nfirst ")
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: "+multiplexedStream+"\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nfirst ")
 		b, _ := io.ReadAll(buffered) // to the end of the client's input
-		conn.Write(b)
+		_, _ = conn.Write(b)
 	})
 	if _, err := c.ContainerAttach(t.Context(), "gone", AttachOptions{}); !fault.Is(err, fault.NotFound) {
 		t.Error(err)
@@ -238,8 +244,10 @@ func TestHijack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
-	io.WriteString(h.Conn, "then this")
+	defer h.Close() //nolint:errcheck // the test is over
+	if _, err := io.WriteString(h.Conn, "then this"); err != nil {
+		t.Fatal(err)
+	}
 	if err := h.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
@@ -252,9 +260,9 @@ func TestProgress(t *testing.T) {
 	var auth atomic.Value
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		auth.Store(r.Header.Get("X-Registry-Auth"))
-		io.WriteString(w, `{"status":"one"}`+"\r\n\r\n"+`{"status":"two"}`+"\r\n")
+		_, _ = io.WriteString(w, `{"status":"one"}`+"\r\n\r\n"+`{"status":"two"}`+"\r\n")
 		if strings.Contains(r.URL.RawQuery, "broken") {
-			io.WriteString(w, `{"errorDetail":{"message":"it broke"},"error":"it broke"}`+"\r\n")
+			_, _ = io.WriteString(w, `{"errorDetail":{"message":"it broke"},"error":"it broke"}`+"\r\n")
 		}
 	})
 	var got []string
@@ -282,8 +290,8 @@ func TestBuild(t *testing.T) {
 			}
 			names = append(names, h.Name)
 		}
-		io.Copy(io.Discard, r.Body)
-		io.WriteString(w, `{"stream":"step"}`+"\n"+`{"aux":{"ID":"sha256:x"}}`+"\n")
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, `{"stream":"step"}`+"\n"+`{"aux":{"ID":"sha256:x"}}`+"\n")
 	})
 	id, err := c.Build(t.Context(), wire.BuildGraph{}, func(w *tar.Writer) error {
 		return w.WriteHeader(&tar.Header{Name: "local/src/f", Typeflag: tar.TypeReg})

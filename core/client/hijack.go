@@ -44,7 +44,7 @@ func (c *Client) hijack(ctx context.Context, r request) (*Hijacked, error) {
 	r.upgrade = true
 	var conn net.Conn
 	var reader *bufio.Reader
-	resp, err := c.exchange(ctx, r, func(req *http.Request) (_ *http.Response, err error) {
+	resp, err := c.exchange(ctx, r, func(req *http.Request) (_ *http.Response, err error) { //nolint:bodyclose // it is the connection, which is handed over or closed below
 		if conn, err = c.dialer.dial(ctx); err != nil {
 			return nil, err
 		}

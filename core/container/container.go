@@ -108,10 +108,7 @@ func New(o Options) (*Manager, error) {
 			return nil, fmt.Errorf("containers: %w", err)
 		}
 	}
-	var err error
-	if m.store, err = openStore(o.DB, o.RunDB, m.log); err != nil {
-		return nil, err
-	}
+	m.store = openStore(o.DB, o.RunDB, m.log)
 	rows, err := m.store.load()
 	if err != nil {
 		return nil, err

@@ -53,7 +53,7 @@ func (m *Manager) create(ctx context.Context, name, platform string, req wire.Co
 	if err != nil {
 		return nil, nil, err
 	}
-	if rec.Mounts, err = m.mountPoints(ctx, &rec); err != nil {
+	if rec.Mounts, err = m.mountPoints(&rec); err != nil {
 		return nil, nil, err
 	}
 	rec.Transient = rec.Host.AutoRemove && !slices.ContainsFunc(rec.Mounts, func(p mountPoint) bool { return p.Anonymous })

@@ -161,7 +161,7 @@ func (f *fakeMonitor) Start(_ context.Context, id string) error {
 	p := f.all[id]
 	p.status.State, p.status.StartedAt = monitor.Running, time.Now()
 	for _, out := range p.out {
-		io.WriteString(out, "hello")
+		_, _ = io.WriteString(out, "hello")
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (s *mountSet) add(p mountPoint, explicit bool) error {
 
 // mountPoints reads every way in which a request can speak of mounts, in Docker's order: the volumes
 // of other containers, binds, mounts, tmpfs, and the volumes of the configuration.
-func (m *Manager) mountPoints(ctx context.Context, rec *record) ([]mountPoint, error) {
+func (m *Manager) mountPoints(rec *record) ([]mountPoint, error) {
 	set := &mountSet{explicit: map[string]bool{}}
 	for _, from := range rec.Host.VolumesFrom {
 		points, err := m.volumesFrom(from)

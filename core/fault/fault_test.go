@@ -52,7 +52,7 @@ func TestFieldReadsAsOneLine(t *testing.T) {
 func TestNearest(t *testing.T) {
 	candidates := []string{"memory", "memory-swap", "mtu", "network", "name"}
 	for given, want := range map[string]string{
-		"memmory": "memory", "mut": "mtu", "networkk": "network", "Memory": "memory", "zzz": "", "": "", "nmae": "name",
+		"memmory": "memory", "mut": "mtu", "networkk": "network", "Memory": "memory", "zzz": "", "": "", "nmae": "name", //nolint:misspell // meant
 	} {
 		if got := Nearest(given, candidates); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", given, got, want)

@@ -76,7 +76,7 @@ func TestKilled(t *testing.T) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		cmd.Wait()
+		_ = cmd.Wait() // it was killed
 		if out.Len() > 0 {
 			t.Fatalf("the victim says: %s", out.Bytes())
 		}

@@ -134,11 +134,11 @@ func TestPullRefuses(t *testing.T) {
 	for name, lie := range map[string]func(w http.ResponseWriter, real []byte){
 		"another byte": func(w http.ResponseWriter, real []byte) {
 			real[len(real)/2] ^= 0xff
-			w.Write(real)
+			_, _ = w.Write(real)
 		},
 		"too much": func(w http.ResponseWriter, real []byte) {
 			w.Header().Set("Content-Length", fmt.Sprint(len(real)+9))
-			w.Write(append(real, "excessive"...))
+			_, _ = w.Write(append(real, "excessive"...))
 		},
 		"gone": func(w http.ResponseWriter, _ []byte) { http.Error(w, "gone", http.StatusNotFound) },
 	} {
@@ -159,7 +159,7 @@ func TestPullRefuses(t *testing.T) {
 					w.Header()[k] = v
 				}
 				w.WriteHeader(answer.StatusCode)
-				io.Copy(w, bytes.NewReader(data))
+				_, _ = io.Copy(w, bytes.NewReader(data))
 			}))
 			defer proxy.Close()
 			w := newWorld(t)

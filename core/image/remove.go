@@ -25,9 +25,9 @@ func (s *Store) Remove(ctx context.Context, ref string, force, noPrune bool) ([]
 	}
 	rm := remover{s: s, force: force, prune: !noPrune, out: []wire.ImageDelete{}}
 	if e.isID(ref) {
-		err = rm.byID(ctx, e)
+		err = rm.byID(e)
 	} else {
-		err = rm.byName(ctx, e, ref)
+		err = rm.byName(e, ref)
 	}
 	return rm.out, err
 }
@@ -40,7 +40,7 @@ type remover struct {
 	told         int // of out, to Events
 }
 
-func (rm *remover) byName(ctx context.Context, e *entry, ref string) error {
+func (rm *remover) byName(e *entry, ref string) error {
 	named, err := parseName(ref)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (rm *remover) byName(ctx context.Context, e *entry, ref string) error {
 	return rm.remove(e, true)
 }
 
-func (rm *remover) byID(ctx context.Context, e *entry) (err error) {
+func (rm *remover) byID(e *entry) (err error) {
 	if e.oneRepository() {
 		if err := rm.conflict(e, false); err != nil {
 			return err

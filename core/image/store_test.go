@@ -45,8 +45,8 @@ func openWorld(t *testing.T, dir string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		w.o.Layers.Close()
-		w.o.DB.Close()
+		_ = w.o.Layers.Close() // a test may have closed them
+		_ = w.o.DB.Close()
 	})
 	return w
 }
@@ -81,7 +81,7 @@ func newWorld(t *testing.T) *world {
 // reopen is what a daemon does that was killed and starts again.
 func (w *world) reopen(t *testing.T) *world {
 	t.Helper()
-	w.o.Layers.Close()
+	_ = w.o.Layers.Close()
 	if err := w.o.DB.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -89,14 +89,14 @@ func (w *world) reopen(t *testing.T) *world {
 	if err := n.Reconcile(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	n.o.Layers.Close()
+	_ = n.o.Layers.Close()
 	return n
 }
 
 // leftovers counts blobs, files of unfinished blobs, layers, and directories of unfinished layers.
 func (w *world) leftovers(t *testing.T) string {
 	t.Helper()
-	w.o.Layers.Close()
+	_ = w.o.Layers.Close()
 	count := func(dir string) int {
 		list, err := os.ReadDir(filepath.Join(w.dir, dir))
 		if err != nil {

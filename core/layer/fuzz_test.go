@@ -20,7 +20,9 @@ func FuzzStage(f *testing.F) {
 	} {
 		data := archive(&testing.T{}, files...)
 		b := make([]byte, data.Len())
-		data.Read(b)
+		if _, err := data.Read(b); err != nil {
+			f.Fatal(err)
+		}
 		f.Add(b)
 	}
 	root := f.TempDir()

@@ -194,7 +194,7 @@ func TestReopenAndReconcile(t *testing.T) {
 	if err := s.Reconcile(context.Background(), []string{"kept"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.Close()
+	_ = s.Close()
 	if _, err := s.Mounts(ctx, "kept"); err != nil {
 		t.Error(err)
 	}

@@ -25,9 +25,9 @@ func BenchmarkJoin(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		m.Close()
-		db.Close()
-		run.Close()
+		_ = m.Close()
+		_ = db.Close()
+		_ = run.Close()
 	})
 	if err := m.Reconcile(b.Context(), nil); err != nil {
 		b.Fatal(err)

@@ -217,7 +217,7 @@ func (h *house) open() {
 }
 
 func (h *house) stop() {
-	h.m.Close()
+	_ = h.m.Close()
 	if err := errors.Join(h.db.Close(), h.run.Close()); err != nil {
 		h.t.Error(err)
 	}

@@ -35,7 +35,7 @@ func inside(t *testing.T, ns *os.File) int {
 	}
 	t.Cleanup(func() {
 		in.Close()
-		cmd.Wait()
+		_ = cmd.Wait()
 	})
 	return cmd.Process.Pid
 }

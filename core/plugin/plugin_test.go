@@ -82,8 +82,8 @@ func (fake) CreateNetwork(_ context.Context, n sdk.Network[fakeOptions]) (sdk.Cr
 	case "panic":
 		panic("a bug")
 	case "hang":
-		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-		time.Sleep(time.Second) // the other threads stop a moment later
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP) // the test sees whether it did
+		time.Sleep(time.Second)                        // the other threads stop a moment later
 	case "slow":
 		time.Sleep(time.Second)
 	case "talk":
@@ -262,8 +262,11 @@ func TestWhatIsNotTaken(t *testing.T) {
 	h, _ := newTestHost(t)
 	dir := h.o.Dirs[1]
 	install(t, dir, "open", "plain", "wrongname", "stillborn", "changed")
-	os.Chmod(filepath.Join(dir, "sampan-network-open"), 0o777)
-	os.Chmod(filepath.Join(dir, "sampan-network-plain"), 0o644)
+	for name, mode := range map[string]os.FileMode{"open": 0o777, "plain": 0o644} {
+		if err := os.Chmod(filepath.Join(dir, "sampan-network-"+name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, want := range map[string]string{"open": "chmod o-w", "plain": "expected an executable"} {
 		if _, err := h.Plugin("network", name); fault.ClassOf(err) != fault.Unavailable || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
@@ -274,7 +277,9 @@ func TestWhatIsNotTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteString("more")
+	if _, err := f.WriteString("more"); err != nil {
+		t.Fatal(err)
+	}
 	f.Close()
 	for name, want := range map[string]string{"changed": "is not the file that was found", "wrongname": "the file has the wrong name", "stillborn": `it said "no bread"`} {
 		_, err := plugin(t, h, name).Describe(t.Context())
@@ -321,10 +326,10 @@ func TestCrashIsOneErrorAndARestart(t *testing.T) {
 		t.Error(err)
 	}
 	// The second crash in a short time waits, and calls say so at once.
-	create(t.Context(), p, "crash", 0, nil)
+	_ = create(t.Context(), p, "crash", 0, nil)
 	for range 3 {
 		eventually(t, "another start", func() bool { return p.Status().State == Running })
-		create(t.Context(), p, "crash", 0, nil)
+		_ = create(t.Context(), p, "crash", 0, nil)
 	}
 	eventually(t, "the end is seen", func() bool { return p.Status().State == Failed })
 	start := time.Now()
@@ -386,8 +391,10 @@ func TestDiesWithTheEngine(t *testing.T) {
 	if err != nil || convErr != nil || syscall.Kill(pid, 0) != nil {
 		t.Fatalf("the engine said %q: %v", line, err)
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
 	eventually(t, "the plugin is dead", func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(b), ") Z ")

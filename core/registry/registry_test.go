@@ -222,7 +222,7 @@ func TestErrors(t *testing.T) {
 				return
 			}
 			w.WriteHeader(http.StatusForbidden)
-			io.WriteString(w, `{"errors":[{"code":"DENIED","message":"requested access\nto the resource is denied"}]}`)
+			_, _ = io.WriteString(w, `{"errors":[{"code":"DENIED","message":"requested access\nto the resource is denied"}]}`)
 		})
 	})
 	for _, test := range []struct {
@@ -287,10 +287,9 @@ func TestHostileBlobs(t *testing.T) {
 			_, _ = w.Write(good)
 		}},
 		{"breaks and goes on", fault.Internal, "", func(w http.ResponseWriter, r *http.Request) {
-			from := int64(0)
 			if h := r.Header.Get("Range"); h != "" {
 				breaks++
-				from = want.Size / 2
+				from := want.Size / 2
 				w.WriteHeader(http.StatusPartialContent)
 				_, _ = w.Write(good[from:])
 				return

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +33,6 @@ type bench struct {
 	*Runtime
 	t      testing.TB
 	bundle string
-	log    *bytes.Buffer
 }
 
 func newBench(t testing.TB) *bench {
@@ -128,7 +126,7 @@ func (b *bench) create(spec *specs.Spec, change ...func(*CreateOptions)) (*Conta
 			b.t.Errorf("delete: %v", err)
 		}
 		linux.Wait(c.pidfd) //nolint:errcheck // most have waited
-		c.Close()
+		_ = c.Close()
 	})
 	return c, func() string {
 		out, err := io.ReadAll(r)
@@ -460,6 +458,6 @@ func BenchmarkRun(b *testing.B) {
 		if err := c.Delete(b.Context(), false); err != nil {
 			b.Fatal(err)
 		}
-		c.Close()
+		_ = c.Close()
 	}
 }

@@ -19,7 +19,7 @@ func open(t *testing.T, path string, o Options) *DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
+	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
 
@@ -58,7 +58,7 @@ func TestTable(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	db.Close()
+	_ = db.Close()
 	db = open(t, path, Options{})
 	if list, err := NewTable[row](db, "rows").List(); err != nil || !slices.Equal(list, []row{{"a", 7}, {"b", 0}}) {
 		t.Error(list, err)
@@ -112,7 +112,7 @@ func TestPanicStaysWithItsCaller(t *testing.T) {
 				t.Errorf("recovered %v", r)
 			}
 		}()
-		db.Update(func(*Tx) error { panic("oops") })
+		_ = db.Update(func(*Tx) error { panic("oops") })
 	}()
 	if err := NewTable[int](db, "rows").Put("a", 1); err != nil {
 		t.Error(err)
@@ -164,7 +164,7 @@ func TestIntents(t *testing.T) {
 	if _, err := db.Begin("test.other", "unknown", nil); err != nil {
 		t.Fatal(err)
 	}
-	db.Close() // a crash
+	_ = db.Close() // a crash
 
 	db = open(t, path, Options{})
 	var seen []string

@@ -19,7 +19,7 @@ func open(t *testing.T, root string, inUse func(string) []string) *Manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
+	t.Cleanup(func() { _ = db.Close() })
 	m, err := NewManager(Options{DB: db, Root: filepath.Join(root, "volumes"), InUse: inUse})
 	if err != nil {
 		t.Fatal(err)

@@ -71,20 +71,20 @@ func (r *run) work() {
 	words := r.command[1:]
 	switch r.command[0] {
 	case "echo":
-		r.conn.Write(frame(1, strings.Join(words, " ")+"\n"))
+		_, _ = r.conn.Write(frame(1, strings.Join(words, " ")+"\n"))
 	case "cat":
 		b := make([]byte, 100)
 		n, _ := r.conn.Read(b)
-		r.conn.Write(frame(1, string(b[:n])))
+		_, _ = r.conn.Write(frame(1, string(b[:n])))
 	case "fail":
-		r.conn.Write(frame(2, "went wrong\n"))
-		fmt.Sscan(words[0], &r.code)
+		_, _ = r.conn.Write(frame(2, "went wrong\n"))
+		_, _ = fmt.Sscan(words[0], &r.code)
 	case "flood":
 		for range 20 {
-			r.conn.Write(frame(1, strings.Repeat("x", 1<<20)))
+			_, _ = r.conn.Write(frame(1, strings.Repeat("x", 1<<20)))
 		}
 	case "hang":
-		io.Copy(io.Discard, r.conn)
+		_, _ = io.Copy(io.Discard, r.conn)
 	}
 }
 
@@ -160,10 +160,12 @@ func (e *engine) CopyFrom(_ context.Context, _, path string) (io.ReadCloser, wir
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	base := filepath.Base(path)
+	var err error
 	add := func(h tar.Header, text string) {
 		h.Size, h.Mode = int64(len(text)), 0o644
-		w.WriteHeader(&h)
-		io.WriteString(w, text)
+		err = errors.Join(err, w.WriteHeader(&h))
+		_, werr := io.WriteString(w, text)
+		err = errors.Join(err, werr)
 	}
 	switch base {
 	case "evil":
@@ -175,8 +177,7 @@ func (e *engine) CopyFrom(_ context.Context, _, path string) (io.ReadCloser, wir
 	default:
 		add(tar.Header{Typeflag: tar.TypeReg, Name: base}, "from the container")
 	}
-	w.Close()
-	return io.NopCloser(&b), wire.PathStat{Name: base}, nil
+	return io.NopCloser(&b), wire.PathStat{Name: base}, errors.Join(err, w.Close())
 }
 
 type result struct {
@@ -296,7 +297,7 @@ func TestWaitHTTP(t *testing.T) {
 		if asked++; asked < 3 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		io.WriteString(w, "page")
+		_, _ = io.WriteString(w, "page")
 	}))
 	defer s.Close()
 	if r := perform(t, fmt.Sprintf("page = ctx.wait_http(%q)\nprint(page.status, page.body)", s.URL)); r.err != nil || r.out != "200 page\n" {
@@ -360,7 +361,7 @@ func TestArguments(t *testing.T) {
 		want  string
 	}{
 		{nil, `version=VALUE, which task migrate needs`},
-		{[]string{"versoin=1"}, `(did you mean "version"?)`},
+		{[]string{"versoin=1"}, `(did you mean "version"?)`}, //nolint:misspell // meant
 		{[]string{"version=1", "n=x"}, `n "x": expected a whole number`},
 	} {
 		if _, err := task.Arguments(g.Tasks[0], test.words); err == nil || !strings.Contains(err.Error(), test.want) {

@@ -235,7 +235,9 @@ func TestEndpoint(t *testing.T) {
 func TestLogins(t *testing.T) {
 	c, _, _ := fake(t, nil)
 	path := filepath.Join(c.configDir(), "config.json")
-	os.MkdirAll(filepath.Dir(path), 0o700)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, []byte(`{"future":{"a":1},"auths":{"https://old.example/v1/":{"auth":"dTpw"}}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +306,9 @@ func TestPlainProgress(t *testing.T) {
 func TestToFile(t *testing.T) {
 	c, _, _ := fake(t, nil)
 	path := filepath.Join(t.TempDir(), "a.tar")
-	os.WriteFile(path, []byte("old"), 0o600)
+	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	open := func(r *failing) func() (io.ReadCloser, error) { return func() (io.ReadCloser, error) { return r, nil } }
 	if err := c.ToFile(path, open(&failing{text: "half", err: errors.New("it broke")})); err == nil {
 		t.Error("no error")

@@ -58,9 +58,6 @@ func (l Listing[T]) Write(out io.Writer, format string, rows []T) error {
 	return WriteTemplate(out, format, l.Headers, rows)
 }
 
-// tabs aligns columns as Docker does: at least 10 wide, 3 apart.
-func tabs(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 10, 1, 3, ' ', 0) }
-
 // One prints one value: as JSON, or by a template.
 func One(out io.Writer, format string, v any) error {
 	if format == "json" {
@@ -93,7 +90,7 @@ func Table(out io.Writer, rows [][]string) error {
 	return align(out, &b)
 }
 
-// align prints lines with their tabs as columns.
+// align prints lines with their tabs as columns, as Docker does: at least 10 wide, 3 apart.
 func align(out io.Writer, lines *bytes.Buffer) error {
 	w := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
 	if _, err := lines.WriteTo(w); err != nil {
@@ -133,29 +130,23 @@ func WriteTemplate[T any](out io.Writer, format string, headers Headers, rows []
 		return err
 	}
 	var b bytes.Buffer
-	w := io.Writer(&b)
 	if table {
-		aligned := tabs(out)
-		defer aligned.Flush()
-		w = aligned
 		if err := t.Funcs(headerFunctions).Execute(&b, headers); err != nil {
 			return templateError(err)
 		}
 		b.WriteByte('\n')
-		if _, err := b.WriteTo(w); err != nil {
-			return err
-		}
 		t.Funcs(functions)
 	}
 	for _, row := range rows {
-		if err := t.Execute(w, row); err != nil {
+		if err := t.Execute(&b, row); err != nil {
 			return templateError(err)
 		}
-		io.WriteString(w, "\n")
+		b.WriteByte('\n')
 	}
-	if !table {
-		_, err = b.WriteTo(out)
+	if table {
+		return align(out, &b)
 	}
+	_, err = b.WriteTo(out)
 	return err
 }
 

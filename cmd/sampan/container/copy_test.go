@@ -64,7 +64,9 @@ func TestPackAndUnpack(t *testing.T) {
 			t.Fatal(err)
 		}
 		target := t.TempDir()
-		os.WriteFile(filepath.Join(target, "f"), []byte("old"), 0o600)
+		if err := os.WriteFile(filepath.Join(target, "f"), []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		if err := (copyOptions{}).unpack(&b, target, unpacked); err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +105,9 @@ func TestHostileArchives(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		w.Close()
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
 		if err := (copyOptions{}).unpack(&b, t.TempDir(), "d"); err == nil {
 			t.Errorf("%s: no error", name)
 		}
@@ -116,7 +120,9 @@ func TestHostileArchives(t *testing.T) {
 func TestLocalTarget(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
-	os.WriteFile(file, nil, 0o600)
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		target, source string
 		isDir          bool

@@ -98,7 +98,7 @@ func open(t *testing.T, o Options) *Writer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.Close() })
+	t.Cleanup(func() { _ = w.Close() })
 	return w
 }
 
@@ -153,7 +153,7 @@ func TestLinesAreCutAsByDocker(t *testing.T) {
 func TestFileIsDockersFormat(t *testing.T) {
 	w := open(t, Options{Attrs: map[string]string{"tag": "web", "b": "<1>"}})
 	l := w.Lines(Stderr)
-	l.Write([]byte("hé\t\"x\"\xff\n"))
+	_, _ = l.Write([]byte("hé\t\"x\"\xff\n"))
 	data, err := os.ReadFile(w.options.Path)
 	if err != nil {
 		t.Fatal(err)
@@ -258,7 +258,7 @@ func TestSinceUntil(t *testing.T) {
 
 func TestFollowEndsAtUntilWithoutEntry(t *testing.T) {
 	w := open(t, Options{})
-	w.Lines(Stdout).Write([]byte("a\n"))
+	_, _ = w.Lines(Stdout).Write([]byte("a\n"))
 	got := texts(t, Query{Path: w.options.Path, Tail: All, Follow: true, Until: time.Now().Add(50 * time.Millisecond)})
 	if len(got) != 1 {
 		t.Errorf("got %q", got)
@@ -273,12 +273,14 @@ func TestTornEntriesAreSkipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := open(t, Options{Path: path})
-	w.Lines(Stdout).Write([]byte("next\n"))
+	_, _ = w.Lines(Stdout).Write([]byte("next\n"))
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteString(strings.Repeat("\x00", 2*maxLine) + "\n" + good)
+	if _, err := f.WriteString(strings.Repeat("\x00", 2*maxLine) + "\n" + good); err != nil {
+		t.Fatal(err)
+	}
 	f.Close()
 	if diff := cmp.Diff([]string{"good\n", "next\n", "good\n"}, texts(t, Query{Path: path, Tail: All})); diff != "" {
 		t.Error(diff)
@@ -348,7 +350,7 @@ func TestFollowOfOneFile(t *testing.T) {
 	time.Sleep(50 * time.Millisecond) // until it follows: Tail 0 hides what was before
 	for i := range 50 {
 		want := fmt.Sprintf("%d\n", i)
-		l.Write([]byte(want))
+		_, _ = l.Write([]byte(want))
 		if g := <-got; g != want {
 			t.Fatalf("got %q, want %q", g, want)
 		}
@@ -363,7 +365,7 @@ func TestFollowEndsWithContext(t *testing.T) {
 	for _, q := range []Query{{}, {Tail: All}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		w := open(t, Options{})
-		w.Lines(Stdout).Write([]byte("a\n"))
+		_, _ = w.Lines(Stdout).Write([]byte("a\n"))
 		q.Path, q.Follow = w.options.Path, true
 		time.AfterFunc(20*time.Millisecond, cancel)
 		var last error
@@ -382,7 +384,7 @@ func TestFollowPolls(t *testing.T) {
 	r := &reader{q: Query{Path: w.options.Path, Tail: All, Follow: true, Ended: ended}, watch: &watch{}}
 	n := 0
 	r.yield = func(*Entry, error) bool { n++; close(ended); return true }
-	time.AfterFunc(20*time.Millisecond, func() { w.Lines(Stdout).Write([]byte("a\n")) })
+	time.AfterFunc(20*time.Millisecond, func() { _, _ = w.Lines(Stdout).Write([]byte("a\n")) })
 	w2 := r.watch
 	if err := w2.wait(t.Context(), ended); err != nil {
 		t.Fatal(err)
@@ -396,16 +398,16 @@ func TestFollowPolls(t *testing.T) {
 func TestFullDiskDropsWholeEntries(t *testing.T) {
 	w := open(t, Options{})
 	l := w.Lines(Stdout)
-	l.Write([]byte("before\n"))
+	_, _ = l.Write([]byte("before\n"))
 	w.file.Close() // every write fails from here
-	l.Write([]byte("lost\n"))
+	_, _ = l.Write([]byte("lost\n"))
 	if w.Dropped() == 0 {
 		t.Error("nothing was counted as dropped")
 	}
 	if err := w.open(); err != nil {
 		t.Fatal(err)
 	}
-	l.Write([]byte("after\n"))
+	_, _ = l.Write([]byte("after\n"))
 	if diff := cmp.Diff([]string{"before\n", "after\n"}, texts(t, Query{Path: w.options.Path, Tail: All})); diff != "" {
 		t.Error(diff)
 	}
@@ -418,13 +420,13 @@ func BenchmarkWrite(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer w.Close()
+			defer w.Close() //nolint:errcheck // the test is over
 			chunk := bytes.Repeat(append(bytes.Repeat([]byte("a"), size-1), '\n'), 32768/size)
 			l := w.Lines(Stdout)
 			b.SetBytes(int64(len(chunk)))
 			b.ReportAllocs()
 			for b.Loop() {
-				l.Write(chunk)
+				_, _ = l.Write(chunk)
 			}
 		})
 	}
@@ -435,10 +437,10 @@ func BenchmarkRead(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer w.Close()
+	defer w.Close() //nolint:errcheck // the test is over
 	l := w.Lines(Stdout)
 	for range 10000 {
-		l.Write([]byte("a line of log such as a server writes for each of its requests, 200 OK\n"))
+		_, _ = l.Write([]byte("a line of log such as a server writes for each of its requests, 200 OK\n"))
 	}
 	b.SetBytes(w.size)
 	b.ReportAllocs()

@@ -223,12 +223,15 @@ func readBody(r io.Reader, length int) ([]byte, error) {
 	}
 }
 
-// noEOF turns the end of the stream inside a frame into an error.
+// noEOF turns the end of the stream inside a frame into an error, and between two into io.EOF itself.
 func noEOF(err error, n int) error {
-	if n > 0 && errors.Is(err, io.EOF) {
+	switch {
+	case !errors.Is(err, io.EOF):
+		return err
+	case n > 0:
 		return io.ErrUnexpectedEOF
 	}
-	return err
+	return io.EOF
 }
 
 func filesOf(oob []byte) ([]*os.File, error) {

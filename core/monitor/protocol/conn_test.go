@@ -72,7 +72,7 @@ func TestFrames(t *testing.T) {
 	}
 	senders.Wait()
 	a.Close()
-	if _, err := b.Receive(); err != io.EOF {
+	if _, err := b.Receive(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)
 	}
 }
@@ -91,7 +91,7 @@ func TestGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.Close()
-		if _, err := b.Receive(); err == nil || err == io.EOF {
+		if _, err := b.Receive(); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -45,7 +45,7 @@ func TestNoLineIsLostWhenClientsDie(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer late.Close()
+	defer late.Close() //nolint:errcheck // the test is over
 	if e, err := late.Wait(t.Context(), "a", ""); err != nil || e.Code != 7 {
 		t.Errorf("a later client: got %+v, %v", e, err)
 	}
@@ -62,7 +62,7 @@ func killedClient(t *testing.T, socket string) {
 	f, err := c.Attach(context.Background(), "a", "", all)
 	if err != nil {
 		t.Error(err)
-		c.Close()
+		_ = c.Close()
 		return
 	}
 	go c.Wait(context.Background(), "a", "") //nolint:errcheck // it is cut off
@@ -72,10 +72,10 @@ func killedClient(t *testing.T, socket string) {
 	}
 	time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 	if rand.IntN(2) == 0 {
-		c.Close()
+		_ = c.Close()
 		f.Close()
 	} else {
 		f.Close()
-		c.Close()
+		_ = c.Close()
 	}
 }

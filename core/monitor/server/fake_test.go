@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -35,7 +36,7 @@ func newFakeOCI(t *testing.T) *fakeOCI {
 		defer f.mu.Unlock()
 		for id, c := range f.containers {
 			t.Errorf("container %s was not deleted", id)
-			c.Kill(unix.SIGKILL, true)
+			_ = c.Kill(unix.SIGKILL, true)
 		}
 	})
 	return f
@@ -116,7 +117,7 @@ type fakeContainer struct {
 	gate    *os.File
 	mu      sync.Mutex
 	execs   []int
-	panics  bool
+	panics  atomic.Bool
 }
 
 func (c *fakeContainer) ID() string { return c.id }
@@ -131,7 +132,7 @@ func (c *fakeContainer) Start(context.Context) error {
 }
 
 func (c *fakeContainer) Kill(sig unix.Signal, all bool) error {
-	if c.panics {
+	if c.panics.Load() {
 		panic("kill panics")
 	}
 	pids := []int{c.pid}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -87,7 +88,7 @@ func (p *process) closeStreams() {
 		p.in.close()
 	}
 	if p.out.log != nil {
-		p.out.log.Close()
+		_ = p.out.log.Close() // what the disk did not take is counted in Dropped
 	}
 	p.out.end()
 }

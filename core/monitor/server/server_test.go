@@ -43,7 +43,7 @@ func newHarness(t *testing.T) *harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		h.Close()
+		_ = h.Close()
 		select {
 		case err := <-h.ended:
 			if err != nil {
@@ -270,11 +270,11 @@ func TestPanicFailsOneRequest(t *testing.T) {
 	h := newHarness(t)
 	h.start(h.config("a", "sleep", "100"))
 	c := h.fake.containers["a"]
-	c.panics = true
+	c.panics.Store(true)
 	if err := h.Kill(t.Context(), "a", 9, false); !fault.Is(err, fault.Internal) || !strings.Contains(err.Error(), "kill panics") {
 		t.Errorf("got %v", err)
 	}
-	c.panics = false
+	c.panics.Store(false)
 	h.remove("a")
 }
 
@@ -368,8 +368,10 @@ func TestUnreadInputIsNoError(t *testing.T) {
 	if err := h.Start(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	f.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-	io.Copy(f, strings.NewReader(strings.Repeat("x", 1<<20)))
+	if err := f.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(f, strings.NewReader(strings.Repeat("x", 1<<20))) // nobody reads it
 	if stdout, _ := demux(t, f); stdout != "done\n" {
 		t.Errorf("got %q", stdout)
 	}
@@ -575,7 +577,9 @@ func TestWatch(t *testing.T) {
 	}
 	h.start(h.config("after", "sh", "-c", "exit 2"))
 	h.create(h.config("never", "true"))
-	h.Kill(ctx, "never", 9, false)
+	if err := h.Kill(ctx, "never", 9, false); err != nil {
+		t.Error(err)
+	}
 	got := map[string]monitor.Event{}
 	for len(got) < 3 {
 		e := <-events
@@ -671,14 +675,18 @@ func TestFilesAreHeldUntilDelete(t *testing.T) {
 	}
 	one := make([]byte, 1)
 	for _, r := range readers {
-		r.SetReadDeadline(time.Now())
+		if err := r.SetReadDeadline(time.Now()); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := r.Read(one); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("a held file is closed: %v", err)
 		}
 	}
 	h.remove("a")
 	for _, r := range readers {
-		r.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if err := r.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := r.Read(one); err != io.EOF {
 			t.Fatalf("a held file is open after delete: %v", err)
 		}
@@ -716,7 +724,7 @@ func TestNextMonitorTakesOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // the test is over
 	list, err := c.List(ctx)
 	if err != nil || len(list) != 2 {
 		t.Fatal(list, err)
@@ -746,7 +754,7 @@ func TestNextMonitorTakesOver(t *testing.T) {
 		}
 		h.remove(id)
 	}
-	c.Close()
+	_ = c.Close()
 	if err := <-over; err != nil {
 		t.Error(err)
 	}

@@ -53,9 +53,11 @@ func upstream(t *testing.T) netip.AddrPort {
 		} else {
 			a.Rcode = dns.RcodeNameError
 		}
-		w.WriteMsg(a)
+		if err := w.WriteMsg(a); err != nil {
+			t.Error(err)
+		}
 	})}
-	go s.ActivateAndServe()
+	go s.ActivateAndServe() //nolint:errcheck // ends with the connection
 	t.Cleanup(func() { conn.Close() })
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
@@ -87,7 +89,9 @@ func ask(t *testing.T, ns *os.File, network, name string, kind uint16) (answers 
 			return err
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
 		c := &dns.Conn{Conn: conn}
 		if err := c.WriteMsg(new(dns.Msg).SetQuestion(name, kind)); err != nil {
 			return err

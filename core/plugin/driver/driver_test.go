@@ -62,7 +62,7 @@ func newSet(t testing.TB) *Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.Close() })
+	t.Cleanup(func() { _ = h.Close() })
 	return New(h)
 }
 
@@ -71,7 +71,10 @@ func namespace(t testing.TB) *os.File {
 	made := make(chan *os.File)
 	go func() {
 		runtime.LockOSThread() // the thread ends with the goroutine
-		unix.Unshare(unix.CLONE_NEWNET)
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			made <- nil // not the host's own
+			return
+		}
 		f, _ := os.Open("/proc/thread-self/ns/net")
 		made <- f
 	}()
@@ -189,7 +192,9 @@ func TestRestartIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Kill()
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	select {
 	case name := <-told:
 		if name != "bridge" {
@@ -209,7 +214,7 @@ func BenchmarkAttach(b *testing.B) {
 	if _, err := d.CreateNetwork(b.Context(), testNetwork); err != nil {
 		b.Fatal(err)
 	}
-	defer d.DeleteNetwork(context.Background(), testNetwork)
+	defer d.DeleteNetwork(context.Background(), testNetwork) //nolint:errcheck // the test is over
 	var attach, detach time.Duration
 	for b.Loop() {
 		b.StopTimer()

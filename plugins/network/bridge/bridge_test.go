@@ -36,7 +36,7 @@ func newOutside(t *testing.T) outside {
 		ae.Uint32(unix.IFLA_NET_NS_FD, uint32(o.ns.Fd()))
 	})...)
 	r := &rtnl{}
-	t.Cleanup(func() { r.do(deleteLink(name)); r.close() })
+	t.Cleanup(func() { _ = r.do(deleteLink(name)); r.close() })
 	must(t, r.do(request{what: "create", message: message(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, ifinfo(0, 0, 0), func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.IFLA_IFNAME, name)
 		nested(ae, unix.IFLA_LINKINFO, func(info *netlink.AttributeEncoder) {
@@ -131,7 +131,7 @@ func TestPublishedPorts(t *testing.T) {
 			}
 		})
 	}
-	t.Run("127.0.0.1 is not outside", func(t *testing.T) { mustFail(t, o.ns, "tcp", hostPort(o.host, 9090)) })
+	t.Run("127.0.0.1 is not outside", func(t *testing.T) { mustFail(t, o.ns, hostPort(o.host, 9090)) })
 	t.Run("::1 is refused, not silent", func(t *testing.T) {
 		if _, err := call(t, nil, "tcp", "[::1]:8080"); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("expected connection refused, got %v", err)
@@ -145,10 +145,10 @@ func TestPublishedPorts(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustCall(t, o.ns, "tcp", hostPort(o.host, 8081))
-		mustFail(t, o.ns, "tcp", hostPort(o.host, 8080))
+		mustFail(t, o.ns, hostPort(o.host, 8080))
 	})
 	must(t, d.Detach(t.Context(), n, web))
-	mustFail(t, o.ns, "tcp", hostPort(o.host, 8081))
+	mustFail(t, o.ns, hostPort(o.host, 8081))
 }
 
 func TestIsolation(t *testing.T) {
@@ -176,14 +176,14 @@ func TestIsolation(t *testing.T) {
 	addr := func(e sdk.Endpoint) string { return hostPort(e.Addresses[0].Addr(), 80) }
 	addr6 := func(e sdk.Endpoint) string { return hostPort(e.Addresses[1].Addr(), 81) }
 
-	mustFail(t, nsA, "tcp", addr(inB))
-	mustFail(t, nsB, "tcp", addr6(inA))
+	mustFail(t, nsA, addr(inB))
+	mustFail(t, nsB, addr6(inA))
 	mustCall(t, ns1, "tcp", addr(in2))
 	mustCall(t, ns1, "tcp", addr6(in2))
-	mustFail(t, ns1, "tcp", hostPort(o.peer, 90))
-	mustFail(t, nsA, "tcp", addr(in1))
-	mustFail(t, nsL, "tcp", addr(lonely2))
-	mustFail(t, nsL, "tcp", addr6(lonely2))
+	mustFail(t, ns1, hostPort(o.peer, 90))
+	mustFail(t, nsA, addr(in1))
+	mustFail(t, nsL, addr(lonely2))
+	mustFail(t, nsL, addr6(lonely2))
 	mustCall(t, nsL, "tcp", hostPort(o.peer, 90))
 	mustCall(t, nil, "tcp", addr(lonely1))
 	// From outside, past the published ports.
@@ -192,7 +192,7 @@ func TestIsolation(t *testing.T) {
 		must(t, err)
 		return r.do(addDefaultRoute(l.index, o.host))
 	}))
-	mustFail(t, o.ns, "tcp", addr(inA))
+	mustFail(t, o.ns, addr(inA))
 	// Through the door of route_localnet.
 	l, err := net127(t)
 	must(t, err)
@@ -202,7 +202,7 @@ func TestIsolation(t *testing.T) {
 		must(t, err)
 		return r.do(request{what: "route to 127.0.0.1", message: route127(eth.index, a.Subnets[0].Gateway)})
 	}))
-	mustFail(t, nsA, "tcp", l)
+	mustFail(t, nsA, l)
 }
 
 func TestTwice(t *testing.T) {

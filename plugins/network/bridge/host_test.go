@@ -169,7 +169,7 @@ func serve(t *testing.T, ns *os.File, network, address string) {
 			if err != nil {
 				return err
 			}
-			t.Cleanup(func() { c.Close() })
+			t.Cleanup(func() { _ = c.Close() })
 			go func() {
 				b := make([]byte, 100)
 				for {
@@ -177,7 +177,7 @@ func serve(t *testing.T, ns *os.File, network, address string) {
 					if err != nil {
 						return
 					}
-					c.WriteTo([]byte(from.(*net.UDPAddr).IP.String()), from)
+					_, _ = c.WriteTo([]byte(from.(*net.UDPAddr).IP.String()), from)
 				}
 			}()
 			return nil
@@ -193,7 +193,7 @@ func serve(t *testing.T, ns *os.File, network, address string) {
 				if err != nil {
 					return
 				}
-				io.WriteString(c, c.RemoteAddr().(*net.TCPAddr).IP.String())
+				_, _ = io.WriteString(c, c.RemoteAddr().(*net.TCPAddr).IP.String())
 				c.Close()
 			}
 		}()
@@ -212,7 +212,7 @@ func call(t *testing.T, ns *os.File, network, address string) (string, error) {
 		c, err = net.DialTimeout(network, address, 700*time.Millisecond)
 		return err
 	}
-	err := error(nil)
+	var err error
 	if ns == nil {
 		err = dial()
 	} else {
@@ -222,7 +222,9 @@ func call(t *testing.T, ns *os.File, network, address string) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(700 * time.Millisecond))
+	if err := c.SetDeadline(time.Now().Add(700 * time.Millisecond)); err != nil {
+		return "", err
+	}
 	if network == "udp" {
 		if _, err := c.Write([]byte("hello")); err != nil {
 			return "", err
@@ -254,7 +256,9 @@ func dialHere(network, address string, c *net.Conn) func() error {
 		}
 		f := os.NewFile(uintptr(fd), address)
 		defer f.Close()
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 700_000})
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 700_000}); err != nil {
+			return err
+		}
 		if err := unix.Connect(fd, sa); err != nil {
 			return fmt.Errorf("connect %s: %w", address, err)
 		}
@@ -273,10 +277,10 @@ func mustCall(t *testing.T, ns *os.File, network, address string) string {
 	return got
 }
 
-func mustFail(t *testing.T, ns *os.File, network, address string) {
+func mustFail(t *testing.T, ns *os.File, address string) {
 	t.Helper()
-	if got, err := call(t, ns, network, address); err == nil {
-		t.Fatalf("%s %s: expected no answer, got %q", network, address, got)
+	if got, err := call(t, ns, "tcp", address); err == nil {
+		t.Fatalf("tcp %s: expected no answer, got %q", address, got)
 	}
 }
 
@@ -293,7 +297,7 @@ func net127(t *testing.T) (string, error) {
 			if err != nil {
 				return
 			}
-			c.Write([]byte("secret"))
+			_, _ = c.Write([]byte("secret"))
 			c.Close()
 		}
 	}()
