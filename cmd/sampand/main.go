@@ -73,7 +73,7 @@ func run(args []string) error {
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Forbidden, "sampand needs to be started by root, not by user %d", os.Geteuid())
 	}
-	return serve(o)
+	return serve(o, flags)
 }
 
 var levelNames = []string{"debug", "info", "warn", "error", "fatal"}
@@ -90,7 +90,7 @@ func (o *options) level() slog.Level {
 }
 
 // serve is the life of the daemon.
-func serve(o *options) (err error) {
+func serve(o *options, flags *pflag.FlagSet) (err error) {
 	unix.Umask(0o022)
 	var level slog.LevelVar
 	level.Set(o.level())
@@ -126,7 +126,7 @@ func serve(o *options) (err error) {
 		go func() { failed <- server.Serve(l) }()
 		log.Info("API listen on " + l.Addr().String())
 	}
-	reload(o, &level, log)
+	reload(o, flags, &level, log)
 	systemd.SdNotify(false, systemd.SdNotifyReady) //nolint:errcheck // without systemd there is nobody to tell
 	log.Info("Daemon has completed initialization")
 
@@ -163,21 +163,36 @@ func (e *engine) shutdown(server *api.Server) error {
 }
 
 // reload reads the log level anew on SIGHUP; the other settings hold until the daemon ends.
-func reload(o *options, level *slog.LevelVar, log *slog.Logger) {
+func reload(o *options, flags *pflag.FlagSet, level *slog.LevelVar, log *slog.Logger) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, unix.SIGHUP)
 	go func() {
 		for range hangups {
-			fresh := newOptions()
-			if err := fresh.read(pflag.NewFlagSet("", pflag.ContinueOnError)); err != nil {
+			now, err := o.levelAnew(flags)
+			if err != nil {
 				log.Error("reload", "error", err)
 				continue
 			}
-			o.Debug, o.LogLevel = fresh.Debug, fresh.LogLevel
-			level.Set(fresh.level())
+			level.Set(now)
 			log.Info("reloaded the log level from " + o.ConfigFile + "; other settings need a restart")
 		}
 	}()
+}
+
+// levelAnew is the log level that daemon.json says now. What flags said still holds.
+func (o *options) levelAnew(flags *pflag.FlagSet) (slog.Level, error) {
+	fresh := newOptions()
+	fresh.ConfigFile = o.ConfigFile
+	if flags.Changed("debug") {
+		fresh.Debug = o.Debug
+	}
+	if flags.Changed("log-level") {
+		fresh.LogLevel = o.LogLevel
+	}
+	if err := fresh.read(flags); err != nil {
+		return 0, err
+	}
+	return fresh.level(), fresh.checkLevel()
 }
 
 func (o *options) makeRoots() error {

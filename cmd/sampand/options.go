@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -133,8 +134,8 @@ func (o *options) check() error {
 			return err
 		}
 	}
-	if !slices.Contains(levelNames, o.LogLevel) {
-		return &fault.Field{Field: "--log-level", Given: o.LogLevel, Expected: "one of " + strings.Join(levelNames, ", "), Nearest: fault.Nearest(o.LogLevel, levelNames)}
+	if err := o.checkLevel(); err != nil {
+		return err
 	}
 	if o.StorageDriver != "overlay2" && o.StorageDriver != "overlay" {
 		return &fault.Field{Field: "--storage-driver", Given: o.StorageDriver, Expected: "overlay2", Nearest: fault.Nearest(o.StorageDriver, []string{"overlay2"})}
@@ -160,7 +161,21 @@ func (o *options) check() error {
 	if o.ShutdownTimeout < -1 {
 		return &fault.Field{Field: "--shutdown-timeout", Given: fmt.Sprint(o.ShutdownTimeout), Expected: "seconds, or -1 for no limit"}
 	}
+	// Those of daemon.json come by name, and have not been through ulimits.Set.
+	for _, name := range slices.Sorted(maps.Keys(o.Ulimits)) {
+		given := fmt.Sprintf("%s=%d:%d", name, o.Ulimits[name].Soft, o.Ulimits[name].Hard)
+		if err := (ulimits{}).Set(given); err != nil {
+			return err
+		}
+	}
 	return container.ValidateLog(wire.LogConfig{Type: o.LogDriver, Config: o.LogOptions})
+}
+
+func (o *options) checkLevel() error {
+	if !slices.Contains(levelNames, o.LogLevel) {
+		return &fault.Field{Field: "--log-level", Given: o.LogLevel, Expected: "one of " + strings.Join(levelNames, ", "), Nearest: fault.Nearest(o.LogLevel, levelNames)}
+	}
+	return nil
 }
 
 // grace is how long the end of the daemon may wait for containers; 0 is without a limit.

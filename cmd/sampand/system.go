@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"runtime"
 	"strings"
@@ -61,7 +62,7 @@ func (s system) Info(ctx context.Context) (wire.Info, error) {
 		Driver: "overlay2", DriverStatus: [][2]string{{"Backing Filesystem", filesystem(s.o.DataRoot)}},
 		Plugins:     wire.InfoPlugins{Volume: []string{"local"}, Network: append([]string{"host", "null"}, s.drivers.NetworkNames()...), Log: []string{"json-file", "local", "none"}},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
-		OomKillDisable: cgroups == "1", IPv4Forwarding: forwarding(), Debug: s.o.Debug, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),
+		OomKillDisable: cgroups == "1", IPv4Forwarding: forwarding(), Debug: s.log.Enabled(ctx, slog.LevelDebug), NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),
 		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: s.o.LogDriver, CgroupDriver: "cgroupfs", CgroupVersion: cgroups,
 		NEventsListener: s.events.Subscribers(), KernelVersion: kernel, OperatingSystem: name, OSVersion: version, OSType: runtime.GOOS,
 		Architecture: machine, IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registries(), NCPU: runtime.NumCPU(),

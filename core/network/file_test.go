@@ -157,6 +157,7 @@ func TestParseUntil(t *testing.T) {
 func TestWishes(t *testing.T) {
 	h := newHouse(t)
 	front := h.create(wire.NetworkCreateRequest{Name: "front"})
+	// No name that an ID can begin with.
 	ask := func(names ...string) map[string]*wire.EndpointSettings {
 		m := map[string]*wire.EndpointSettings{}
 		for _, n := range names {
@@ -170,9 +171,9 @@ func TestWishes(t *testing.T) {
 	}{
 		"nothing is the default":          {JoinRequest{}, []string{"default"}},
 		"a list replaces the default":     {JoinRequest{Mode: "bridge", Endpoints: ask("front")}, []string{"front"}},
-		"unless it is in it":              {JoinRequest{Mode: "bridge", Endpoints: ask("a", "bridge")}, []string{"bridge", "a"}},
-		"the mode first":                  {JoinRequest{Mode: "front", Endpoints: ask("a", "b")}, []string{"front", "a", "b"}},
-		"by name and ID, it is one":       {JoinRequest{Mode: front, Endpoints: ask("a", "front")}, []string{"front", "a"}},
+		"unless it is in it":              {JoinRequest{Mode: "bridge", Endpoints: ask("left", "bridge")}, []string{"bridge", "left"}},
+		"the mode first":                  {JoinRequest{Mode: "front", Endpoints: ask("left", "right")}, []string{"front", "left", "right"}},
+		"by name and ID, it is one":       {JoinRequest{Mode: front, Endpoints: ask("left", "front")}, []string{"front", "left"}},
 		"none is none, whatever is asked": {JoinRequest{Mode: "none", Endpoints: ask("front")}, []string{"none"}},
 	} {
 		var got []string

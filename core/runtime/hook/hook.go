@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -70,6 +71,9 @@ func run(ctx context.Context, h specs.Hook, input []byte) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, &out
 	cmd.WaitDelay = time.Second // a grandchild may hold the pipes
 	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return nil // the hook itself has ended well
+	}
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}
