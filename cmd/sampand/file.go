@@ -28,7 +28,7 @@ func (o *options) keys() map[string]key {
 		"hosts": {"host", &o.Hosts}, "data-root": {"data-root", &o.DataRoot}, "exec-root": {"exec-root", &o.ExecRoot},
 		"pidfile": {"pidfile", &o.PidFile}, "group": {"group", &o.Group}, "debug": {"debug", &o.Debug},
 		"log-level": {"log-level", &o.LogLevel}, "labels": {"label", &o.Labels}, "plugin-dirs": {"plugin-dir", &o.PluginDirs},
-		"runtime-path": {"runtime-path", &o.Runtime}, "bridge": {"bridge", &o.Bridge}, "bip": {"bip", &o.BIP},
+		"runtime-path": {"runtime-path", &o.Runtime}, "init-path": {"init-path", &o.Init}, "bridge": {"bridge", &o.Bridge}, "bip": {"bip", &o.BIP},
 		"mtu": {"mtu", &o.MTU}, "dns": {"dns", &o.DNS}, "dns-opts": {"dns-opt", &o.DNSOptions}, "dns-search": {"dns-search", &o.DNSSearch},
 		"host-gateway-ip": {"host-gateway-ip", &o.HostGateway}, "cgroup-parent": {"cgroup-parent", &o.CgroupParent},
 		"log-driver": {"log-driver", &o.LogDriver}, "log-opts": {"log-opt", &o.LogOptions}, "default-ulimits": {"default-ulimit", &o.Ulimits},

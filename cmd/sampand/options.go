@@ -33,6 +33,7 @@ type options struct {
 	Labels     []string
 	PluginDirs []string
 	Runtime    string
+	Init       string
 
 	Bridge      string
 	BIP         string
@@ -90,6 +91,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.Labels, "label", nil, "Set key=value labels to the daemon")
 	f.StringArrayVar(&o.PluginDirs, "plugin-dir", nil, "Directory with plugins, may be repeated (default: plugins beside this program, "+defaultPlugins+", "+distroPlugins+")")
 	f.StringVar(&o.Runtime, "runtime-path", "", "Program sampan-runtime (default: beside this program, then in PATH)")
+	f.StringVar(&o.Init, "init-path", "", "Program of --init, static (default: docker-init, tini-static or catatonit in PATH)")
 	f.StringVarP(&o.Bridge, "bridge", "b", o.Bridge, "Bridge of the default network; it is made when it is missing")
 	f.StringVar(&o.BIP, "bip", "", "Address of the default bridge with its prefix length, such as 172.30.0.1/16")
 	f.IntVar(&o.MTU, "mtu", 0, "MTU of the default network")

@@ -216,6 +216,7 @@ func (e *engine) openContainers(context.Context) (err error) {
 		Monitor: e.monitor, Events: e.events, Logger: e.log, Root: e.o.DataRoot, ExecRoot: e.o.ExecRoot,
 		CgroupParent: e.o.CgroupParent, DefaultLog: wire.LogConfig{Type: e.o.LogDriver, Config: e.o.LogOptions},
 		DefaultUlimits: e.o.Ulimits, DefaultShmSize: e.o.ShmSize, LiveRestore: e.o.LiveRestore,
+		InitPath: initProgram(e.o.Init),
 	})
 	if err != nil {
 		return err
@@ -247,4 +248,20 @@ func (e *engine) docker() docker.Backends {
 
 func (e *engine) sampan() sampan.Backends {
 	return sampan.Backends{Build: e.solver, Plugins: e.drivers}
+}
+
+// initProgram finds the program of --init; without one --init is refused.
+func initProgram(given string) string {
+	names := []string{given}
+	if given == "" {
+		names = []string{"docker-init", "tini-static", "catatonit"}
+	}
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			if path, err = filepath.EvalSymlinks(path); err == nil {
+				return path
+			}
+		}
+	}
+	return ""
 }

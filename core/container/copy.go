@@ -37,7 +37,7 @@ func (m *Manager) StatPath(ctx context.Context, ref, name string) (wire.PathStat
 	if err != nil {
 		return wire.PathStat{}, err
 	}
-	root, err := m.openRoot(ctx, c)
+	root, err := m.openRoot(ctx, c, true)
 	if err != nil {
 		return wire.PathStat{}, err
 	}
@@ -56,7 +56,7 @@ func (m *Manager) CopyFrom(ctx context.Context, ref, name string) (io.ReadCloser
 	if err != nil {
 		return nil, wire.PathStat{}, err
 	}
-	root, err := m.openRoot(ctx, c)
+	root, err := m.openRoot(ctx, c, true)
 	if err != nil {
 		return nil, wire.PathStat{}, err
 	}
@@ -109,7 +109,7 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, r io.Reader, noO
 		return err
 	}
 	rec, _ := c.snapshot()
-	root, err := m.openRoot(ctx, c)
+	root, err := m.openRoot(ctx, c, true)
 	if err != nil {
 		return err
 	}

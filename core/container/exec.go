@@ -222,13 +222,26 @@ const statusWait = 10 * time.Second
 func (s *execStream) Read(p []byte) (int, error) {
 	n, err := s.fileStream.Read(p)
 	if errors.Is(err, io.EOF) {
-		ctx, cancel := context.WithTimeout(s.m.ctx, statusWait)
-		defer cancel()
-		if exit, waitErr := s.m.o.Monitor.Wait(ctx, s.e.container.id, s.e.id); waitErr == nil {
-			s.m.execEnded(s.e.id, exit)
-		}
+		s.awaitStatus()
 	}
 	return n, err
+}
+
+// WriteTo is what io.Copy calls: the file's own, which would not wait, must not be reached.
+func (s *execStream) WriteTo(w io.Writer) (int64, error) {
+	n, err := s.fileStream.WriteTo(w)
+	if err == nil {
+		s.awaitStatus()
+	}
+	return n, err
+}
+
+func (s *execStream) awaitStatus() {
+	ctx, cancel := context.WithTimeout(s.m.ctx, statusWait)
+	defer cancel()
+	if exit, err := s.m.o.Monitor.Wait(ctx, s.e.container.id, s.e.id); err == nil {
+		s.m.execEnded(s.e.id, exit)
+	}
 }
 
 // execEnded notes the end of an exec; it may be told more than once.

@@ -15,7 +15,7 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	root, err := m.openRoot(ctx, c)
+	root, err := m.openRoot(ctx, c, false)
 	if err != nil {
 		return err
 	}
@@ -53,6 +53,8 @@ func (m *Manager) Commit(ctx context.Context, ref string, o CommitOptions) (stri
 		return "", err
 	}
 	if o.Pause && st.Phase == running {
+		m.setForCommit(c, true)
+		defer m.setForCommit(c, false)
 		if err := m.Pause(ctx, rec.ID); err != nil {
 			return "", err
 		}

@@ -56,6 +56,17 @@ func (m *Manager) resume(ctx context.Context, c *Container) error {
 	return nil
 }
 
+// setForCommit notes who pauses the container, before it is paused.
+func (m *Manager) setForCommit(c *Container, yes bool) {
+	c.mu.Lock()
+	c.state.ForCommit = yes
+	rec, st := c.rec, c.state
+	c.mu.Unlock()
+	if err := m.store.putState(&rec, st); err != nil {
+		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
+	}
+}
+
 // setPhase changes one phase to another, unless it is something else by now.
 func (m *Manager) setPhase(c *Container, from, to phase) {
 	c.mu.Lock()

@@ -137,6 +137,8 @@ func (m *Manager) adopt(c *Container, s monitor.Status) {
 	if s.State == monitor.Paused {
 		st.Phase = paused
 	}
+	cut := st.ForCommit && st.Phase == paused
+	st.ForCommit = false
 	c.state, c.bound = st, true
 	if c.ended == nil {
 		c.ended = make(chan struct{})
@@ -145,6 +147,11 @@ func (m *Manager) adopt(c *Container, s monitor.Status) {
 	c.mu.Unlock()
 	if err := m.store.putState(&rec, st); err != nil {
 		m.log.Error("write the state of a container", "container", c.id, "error", err)
+	}
+	if cut { // the commit ended with the daemon
+		if err := m.resume(m.ctx, c); err != nil {
+			m.log.Error("resume a container after its commit", "container", c.id, "error", err)
+		}
 	}
 	m.startProbes(c)
 }

@@ -180,7 +180,7 @@ func (m *Manager) Kill(ctx context.Context, ref, signalName string) error {
 		return err
 	}
 	sig := syscall.SIGKILL
-	if signalName != "" && signalName != "0" {
+	if signalName != "" {
 		if sig, err = parseSignal(signalName); err != nil {
 			return err
 		}

@@ -60,6 +60,9 @@ type runState struct {
 	Files bool `json:"files,omitempty"`
 
 	Health *wire.HealthState `json:"-"` // begins anew with the daemon
+
+	// ForCommit says that a commit has paused the container: a daemon after one that was killed resumes it.
+	ForCommit bool `json:"forCommit,omitempty"`
 }
 
 // live reports whether there are processes.

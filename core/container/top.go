@@ -1,7 +1,9 @@
 package container
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -31,6 +33,10 @@ func (m *Manager) Top(ctx context.Context, ref, psArgs string) (wire.TopResponse
 		args = []string{"-ef"}
 	}
 	out, err := exec.CommandContext(ctx, "ps", args...).Output()
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok { // the first line says what is wrong
+		said, _, _ := strings.Cut(strings.TrimSpace(string(failed.Stderr)), "\n")
+		return wire.TopResponse{}, fault.New(fault.Invalid, "ps: %s", shortened(cmp.Or(said, failed.Error())))
+	}
 	if err != nil {
 		return wire.TopResponse{}, fault.New(fault.Invalid, "ps %s on the host: %w", shortened(strings.Join(args, " ")), err)
 	}

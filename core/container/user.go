@@ -15,6 +15,7 @@ import (
 	"github.com/sampan-project/sampan/core/container/rootfs"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/mount"
 )
 
 // maxAccounts bounds /etc/passwd and /etc/group of a container.
@@ -106,17 +107,42 @@ func (m *Manager) openSnapshot(ctx context.Context, id string) (*linux.Root, err
 }
 
 // openRoot opens the root filesystem of a container as it is now: what its processes see while it
-// runs, the snapshot alone otherwise.
-func (m *Manager) openRoot(ctx context.Context, c *Container) (*linux.Root, error) {
+// runs, the snapshot otherwise, with volumes mounted on it if they are wanted.
+func (m *Manager) openRoot(ctx context.Context, c *Container, volumes bool) (*linux.Root, error) {
 	rec, st := c.snapshot()
 	if st.live() {
 		if root, err := rootfs.OfProcess(st.Pid); err == nil {
 			return root, nil
 		}
 	}
-	root, err := m.openSnapshot(ctx, rec.ID)
+	open := m.openSnapshot
+	if volumes {
+		open = func(ctx context.Context, _ string) (*linux.Root, error) { return m.openStopped(ctx, &rec) }
+	}
+	root, err := open(ctx, rec.ID)
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", rec.Name, err)
 	}
 	return root, nil
+}
+
+// openStopped opens the snapshot with the container's volumes and binds on it. What a tmpfs had is gone.
+func (m *Manager) openStopped(ctx context.Context, rec *record) (*linux.Root, error) {
+	mounts, err := m.o.Layers.Mounts(ctx, rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	list, err := m.specMounts(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(list, func(a, b specs.Mount) int { // one below another comes after it
+		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
+	})
+	for _, s := range list {
+		if s.Type == "bind" {
+			mounts = append(mounts, mount.Mount{Type: s.Type, Source: s.Source, Target: s.Destination, Options: s.Options})
+		}
+	}
+	return rootfs.Open(m.mountPoint(), mounts)
 }

@@ -30,6 +30,7 @@ func (c *CLI) Interruptible(parent context.Context) (context.Context, context.Ca
 				continue
 			}
 			cancel()
+			c.In.interrupt()
 			if count++; count == forceAfter {
 				os.Exit(CodeInterrupt)
 			}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -16,10 +17,38 @@ type In struct {
 	io.Reader
 	fd       uintptr
 	terminal bool
+
+	interrupted chan struct{} // closed by the first Ctrl-C
+	interrupt   func()
+}
+
+// Read ends with the first Ctrl-C at a terminal: a person who is asked something can say no that way.
+func (in *In) Read(p []byte) (int, error) {
+	if !in.terminal {
+		return in.Reader.Read(p)
+	}
+	type result struct {
+		n    int
+		err  error
+		data []byte
+	}
+	done := make(chan result, 1)
+	go func() { // left behind with a buffer of its own after an interrupt, when the program ends anyway
+		data := make([]byte, len(p))
+		n, err := in.Reader.Read(data)
+		done <- result{n, err, data}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, r.data[:r.n]), r.err
+	case <-in.interrupted:
+		return 0, context.Canceled
+	}
 }
 
 func newIn(r io.Reader) *In {
-	in := &In{Reader: r}
+	in := &In{Reader: r, interrupted: make(chan struct{})}
+	in.interrupt = sync.OnceFunc(func() { close(in.interrupted) })
 	if f, ok := r.(*os.File); ok {
 		in.fd, in.terminal = f.Fd(), term.IsTerminal(f.Fd())
 	}

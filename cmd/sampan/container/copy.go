@@ -141,7 +141,13 @@ func localTarget(target, source string, isDir bool) (dir, name string, err error
 		return target, path.Base(path.Clean(source)), nil
 	case err == nil && isDir:
 		return "", "", fault.New(fault.Invalid, "cp: cannot copy directory to %s: it is a file", target)
+	case err == nil && !info.Mode().IsRegular():
+		return "", "", fault.New(fault.Invalid, "cp: %s: expected a directory or a regular file, got a %s", target, kind(info.Mode()))
 	case err == nil:
+		// Of a link it is the target that is overwritten, as with cp(1).
+		if target, err = filepath.EvalSymlinks(target); err != nil {
+			return "", "", fault.New(fault.Invalid, "cp: %w", err)
+		}
 		return filepath.Dir(target), filepath.Base(target), nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", "", fault.New(fault.Invalid, "cp: %w", err)
@@ -156,6 +162,19 @@ func localTarget(target, source string, isDir bool) (dir, name string, err error
 		return "", "", fault.New(fault.Invalid, "cp: %s: no such directory", dir)
 	}
 	return dir, name, nil
+}
+
+// kind is a word for what is no file.
+func kind(mode fs.FileMode) string {
+	switch {
+	case mode&fs.ModeDevice != 0:
+		return "device"
+	case mode&fs.ModeNamedPipe != 0:
+		return "FIFO"
+	case mode&fs.ModeSocket != 0:
+		return "socket"
+	}
+	return "special file"
 }
 
 // unpack writes the archive below dir, where the archive's first entry takes the name. Nothing gets
@@ -295,6 +314,9 @@ func (u *unpacker) finish() error {
 
 func (o copyOptions) toContainer(ctx context.Context, c *cli.CLI, engine *client.Client, container, source, target string) (int64, error) {
 	put := client.CopyOptions{CopyUIDGID: o.archive}
+	if !path.IsAbs(target) {
+		target = "/" + target // a container's paths begin at its root
+	}
 	stat, statErr := engine.ContainerStatPath(ctx, container, target)
 	if statErr == nil && stat.LinkTarget != "" { // of a link it is the target that counts
 		if link := stat.LinkTarget; path.IsAbs(link) {

@@ -61,7 +61,17 @@ func openInThread(at string, mounts []mount.Mount) (*linux.Root, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("make mounts private: %w", err)
 	}
-	return mount.All(at, mounts)
+	root, err := mount.All(at, mounts)
+	if err != nil || len(mounts) < 2 {
+		return root, err
+	}
+	// With the namespace what is mounted below the root would end too: a copy of the tree keeps it.
+	defer root.Close()
+	tree, err := linux.CloneTree(root.Dir(), "", true)
+	if err != nil {
+		return nil, err
+	}
+	return linux.NewRoot(tree), nil
 }
 
 // ReadFile returns what a regular file in the root has, at most limit bytes. What is no regular file,
