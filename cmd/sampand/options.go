@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sampan-project/sampan/core/container"
+	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -163,12 +163,8 @@ func (o *options) check() error {
 	if o.ShutdownTimeout < -1 {
 		return &fault.Field{Field: "--shutdown-timeout", Given: fmt.Sprint(o.ShutdownTimeout), Expected: "seconds, or -1 for no limit"}
 	}
-	// Those of daemon.json come by name, and have not been through ulimits.Set.
-	for _, name := range slices.Sorted(maps.Keys(o.Ulimits)) {
-		given := fmt.Sprintf("%s=%d:%d", name, o.Ulimits[name].Soft, o.Ulimits[name].Hard)
-		if err := (ulimits{}).Set(given); err != nil {
-			return err
-		}
+	if err := spec.CheckLimits(o.Ulimits); err != nil {
+		return fmt.Errorf("default-ulimits: %w", err)
 	}
 	return container.ValidateLog(wire.LogConfig{Type: o.LogDriver, Config: o.LogOptions})
 }

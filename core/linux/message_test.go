@@ -73,7 +73,7 @@ func TestFilesComeWithTheirData(t *testing.T) {
 	}
 }
 
-// More than a socket takes at once goes over in parts, and the file goes over once.
+// More than a socket holds goes over whole, and the file with it once.
 func TestSendFileSendsAll(t *testing.T) {
 	a, b := pair(t)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)

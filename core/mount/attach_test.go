@@ -94,7 +94,7 @@ func TestAttachTmpfs(t *testing.T) {
 		if err := fill(dir, "sticky/"); err != nil {
 			return err
 		}
-		if err := os.Chmod(filepath.Join(dir, "sticky"), 0o777|fs.ModeSticky); err != nil {
+		if err := os.Chmod(filepath.Join(dir, "sticky"), 0o751|fs.ModeSticky); err != nil {
 			return err
 		}
 		for _, c := range []struct {
@@ -102,7 +102,7 @@ func TestAttachTmpfs(t *testing.T) {
 			flags           int64
 			mode            fs.FileMode
 		}{
-			{"/sticky", "nosuid,nodev", unix.ST_NOSUID | unix.ST_NODEV, 0o777 | fs.ModeSticky | fs.ModeDir}, // what it hides has it
+			{"/sticky", "nosuid,nodev", unix.ST_NOSUID | unix.ST_NODEV, 0o751 | fs.ModeSticky | fs.ModeDir}, // what it hides has it
 			{"/made/for/it", "ro,noexec,mode=700", unix.ST_RDONLY | unix.ST_NOEXEC, 0o700 | fs.ModeDir},
 		} {
 			if err := attach(dir, Mount{Type: "tmpfs", Source: "tmpfs", Target: c.target, Options: strings.Split(c.options, ",")}); err != nil {

@@ -42,3 +42,15 @@ func rlimits(given []wire.Ulimit, defaults map[string]wire.Ulimit) ([]specs.POSI
 	}
 	return list, nil
 }
+
+// CheckLimits reports what is wrong with limits by name, such as a daemon's defaults.
+func CheckLimits(limits map[string]wire.Ulimit) error {
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		u := limits[name]
+		u.Name = name
+		if _, err := rlimits([]wire.Ulimit{u}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
