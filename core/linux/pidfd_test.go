@@ -23,8 +23,18 @@ func begin(t *testing.T, script string) Child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.PidFD.Close() })
+	stopLater(t, c)
 	return c
+}
+
+// stopLater leaves nothing of a process after the test, however that ends.
+func stopLater(t *testing.T, c Child) {
+	t.Cleanup(func() {
+		if Signal(c.PidFD, unix.SIGKILL) == nil {
+			Wait(c.PidFD) //nolint:errcheck // most have waited
+		}
+		c.PidFD.Close()
+	})
 }
 
 func TestWaitTellsHowItEnded(t *testing.T) {
@@ -43,7 +53,7 @@ func TestWaitTellsHowItEnded(t *testing.T) {
 }
 
 func TestSignalAndEnded(t *testing.T) {
-	c := begin(t, "while :; do sleep 100; done")
+	c := begin(t, "exec sleep 100")
 	if Ended(c.PidFD) {
 		t.Error("ended before its signal")
 	}
@@ -85,7 +95,7 @@ func TestStartTimeReadsAnyName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.PidFD.Close()
+	stopLater(t, c)
 	first, state, err := StartTime(c.Pid)
 	if first == 0 || state == 'Z' || err != nil {
 		t.Errorf("got %d %q, %v", first, state, err)

@@ -121,11 +121,29 @@ func (m Mount) prepareBind(root *linux.Root, o *Options) (mnt, target *os.File, 
 			target, err = root.CreateFile(m.Target, 0o644, 0o755)
 		}
 	}
+	if errors.Is(err, unix.ENOTDIR) && dir {
+		err = errKinds // MkdirAll found a file at the place, or on the way to it
+	} else if err == nil && !dir {
+		err = sameKind(target)
+	}
 	if err != nil {
 		mnt.Close()
-		return nil, nil, err
+		return nil, target, err
 	}
 	return mnt, target, nil
+}
+
+// errKinds is a file bound on a directory or the reverse, in the words of runc, which move_mount(2)
+// would only call "not a directory".
+var errKinds = fault.New(fault.Invalid, "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type")
+
+// sameKind refuses a directory as the place of a file.
+func sameKind(target *os.File) error {
+	dir, err := linux.IsDir(target)
+	if err == nil && dir {
+		err = errKinds
+	}
+	return err
 }
 
 // keepMode gives a tmpfs the mode of the directory that it hides, as /tmp needs, unless one is asked for.

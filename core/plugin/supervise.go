@@ -92,9 +92,13 @@ func pause(failures int) time.Duration {
 	return min(longestWait, firstPause<<min(failures-2, 16))
 }
 
-// running returns the process, starting it when it is allowed to. While the breaker is open it
-// fails at once.
+// breakerPatience is how long a caller waits for a start that the breaker holds back.
+const breakerPatience = 2 * time.Second
+
+// running returns the process, starting it when it is allowed to. While the breaker stays open for
+// longer than patience it fails at once.
 func (p *Plugin) running(ctx context.Context) (*process, error) {
+	patience := time.Now().Add(breakerPatience)
 	for {
 		p.mu.Lock()
 		switch {
@@ -104,6 +108,15 @@ func (p *Plugin) running(ctx context.Context) (*process, error) {
 		case p.proc != nil:
 			defer p.mu.Unlock()
 			return p.proc, nil
+		case p.starting == nil && time.Now().Before(p.notUntil) && p.notUntil.Before(patience):
+			wait := time.Until(p.notUntil)
+			p.mu.Unlock()
+			select {
+			case <-ctx.Done():
+				return nil, fmt.Errorf("%s is starting again: %w", p, ctx.Err())
+			case <-time.After(wait):
+			}
+			continue
 		case p.starting == nil && time.Now().Before(p.notUntil):
 			defer p.mu.Unlock()
 			return nil, fault.New(fault.Unavailable, "%s is not there: %w; next start in %v", p, p.err,

@@ -21,10 +21,9 @@ import (
 )
 
 // fake is a CLI whose streams are buffers and whose home is empty.
-func fake(t *testing.T, env map[string]string) (c *CLI, errs *bytes.Buffer) {
+func fake(t *testing.T, env map[string]string) *CLI {
 	t.Helper()
-	errs = &bytes.Buffer{}
-	c = New(strings.NewReader(""), &bytes.Buffer{}, errs)
+	c := New(strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{})
 	home := t.TempDir()
 	c.Env = func(name string) string {
 		if name == "HOME" {
@@ -32,7 +31,7 @@ func fake(t *testing.T, env map[string]string) (c *CLI, errs *bytes.Buffer) {
 		}
 		return env[name]
 	}
-	return c, errs
+	return c
 }
 
 func daemonSays(message string) error {
@@ -218,7 +217,7 @@ func TestEndpoint(t *testing.T) {
 		{nil, nil, client.DefaultHost, "", "default"},
 	}
 	for i, tt := range tests {
-		c, _ := fake(t, tt.env)
+		c := fake(t, tt.env)
 		c.Globals.Hosts, c.Globals.Context = tt.hosts, tt.context
 		e, err := c.endpoint()
 		if tt.fails != "" {
@@ -233,7 +232,7 @@ func TestEndpoint(t *testing.T) {
 
 // A login is kept, found by any name of its registry, and forgotten; the rest of the file stays.
 func TestLogins(t *testing.T) {
-	c, _ := fake(t, nil)
+	c := fake(t, nil)
 	path := filepath.Join(c.configDir(), "config.json")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
@@ -304,7 +303,7 @@ func TestPlainProgress(t *testing.T) {
 
 // An archive that fails half-way leaves no file, and not the old one either changed.
 func TestToFile(t *testing.T) {
-	c, _ := fake(t, nil)
+	c := fake(t, nil)
 	path := filepath.Join(t.TempDir(), "a.tar")
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
-	"github.com/sampan-project/sampan/core/client"
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -83,17 +84,38 @@ func (o *execOptions) run(ctx context.Context, c *cli.CLI, container string, com
 	} else if err != nil {
 		return err
 	}
-	return execExit(ctx, engine, id)
+	return execExit(ctx, engine.ExecInspect, id)
 }
 
-// execExit asks how the command ended.
-func execExit(ctx context.Context, engine *client.Client, id string) error {
-	answer, err := engine.ExecInspect(ctx, id)
-	if err != nil {
-		return fmt.Errorf("ask for the exit status: %w", err)
+// statusPatience bounds the wait for the exit status of a command whose output has ended, and
+// statusPause is the time between two looks.
+const (
+	statusPatience = 2 * time.Second
+	statusPause    = 20 * time.Millisecond
+)
+
+// execExit asks how the command ended. Its output may end before it does; one that goes on without
+// output has no status, which must not look like success.
+func execExit(ctx context.Context, inspect func(context.Context, string) (wire.ExecInspect, error), id string) error {
+	limited, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	for {
+		answer, err := inspect(limited, id)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && limited.Err() == nil:
+			return cli.Engine(fmt.Errorf("ask for the exit status: %w", err))
+		case err == nil && answer.ExitCode != nil:
+			return cli.ContainerExit(*answer.ExitCode)
+		case limited.Err() != nil || !answer.Running:
+			return cli.Engine(errNoStatus)
+		}
+		select {
+		case <-time.After(statusPause):
+		case <-limited.Done():
+		}
 	}
-	if answer.ExitCode == nil {
-		return nil // it closed its output and goes on
-	}
-	return cli.ContainerExit(*answer.ExitCode)
 }
+
+var errNoStatus = fault.New(fault.Internal, "exec ended without a status")

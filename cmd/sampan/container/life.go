@@ -102,13 +102,17 @@ func newRemove(c *cli.CLI) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm [OPTIONS] CONTAINER [CONTAINER...]", Short: "Remove one or more containers", Aliases: []string{"remove"}, Args: cli.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return each(cmd, c, args, func(ctx context.Context, engine *client.Client, name string) error {
-				err := engine.ContainerRemove(ctx, strings.TrimPrefix(name, "/"), o)
-				if o.Force && fault.Is(err, fault.NotFound) {
-					fmt.Fprintln(c.Err, cli.Message(err))
-					return nil
-				}
+			engine, err := c.Client()
+			if err != nil {
 				return err
+			}
+			return cli.Each(c.Out, args, func(name string) (string, error) {
+				err := engine.ContainerRemove(cmd.Context(), strings.TrimPrefix(name, "/"), o)
+				if o.Force && fault.Is(err, fault.NotFound) { // not there is as wanted, and nothing was removed
+					fmt.Fprintln(c.Err, cli.Message(err))
+					return "", nil
+				}
+				return name, err
 			})
 		},
 	}
