@@ -108,9 +108,9 @@ func (e *Field) Error() string {
 }
 
 // Nearest returns the candidate that is most likely meant by word, or "" when none is close:
-// at most one edit in three letters. Ties go to the earlier candidate.
+// one edit in each five letters that it has begun. Ties go to the earlier candidate.
 func Nearest(word string, candidates []string) string {
-	best, bestDistance := "", len(word)/3+1
+	best, bestDistance := "", 1+max(0, len(word)-1)/5
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(word), strings.ToLower(c)); d <= bestDistance && d < max(len(word), len(c)) {
 			if best == "" || d < bestDistance {

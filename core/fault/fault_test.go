@@ -50,9 +50,9 @@ func TestFieldReadsAsOneLine(t *testing.T) {
 }
 
 func TestNearest(t *testing.T) {
-	candidates := []string{"memory", "memory-swap", "mtu", "network", "name"}
+	candidates := []string{"memory", "memory-swap", "mtu", "network", "name", "logs"}
 	for given, want := range map[string]string{
-		"memmory": "memory", "mut": "mtu", "networkk": "network", "Memory": "memory", "zzz": "", "": "", "nmae": "name", //nolint:misspell // meant
+		"memmory": "memory", "mut": "mtu", "networkk": "network", "Memory": "memory", "zzz": "", "": "", "nmae": "name", "bogus": "", "netwrk": "network", "nettwrok": "network", //nolint:misspell // meant
 	} {
 		if got := Nearest(given, candidates); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", given, got, want)

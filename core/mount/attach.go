@@ -121,9 +121,10 @@ func (m Mount) prepareBind(root *linux.Root, o *Options) (mnt, target *os.File, 
 			target, err = root.CreateFile(m.Target, 0o644, 0o755)
 		}
 	}
-	if errors.Is(err, unix.ENOTDIR) && dir {
-		err = errKinds // MkdirAll found a file at the place, or on the way to it
-	} else if err == nil && !dir {
+	switch {
+	case errors.Is(err, unix.ENOTDIR): // a file is at the directory's place, or on the way
+		err = errKinds
+	case err == nil && !dir:
 		err = sameKind(target)
 	}
 	if err != nil {
@@ -133,9 +134,9 @@ func (m Mount) prepareBind(root *linux.Root, o *Options) (mnt, target *os.File, 
 	return mnt, target, nil
 }
 
-// errKinds is a file bound on a directory or the reverse, in the words of runc, which move_mount(2)
-// would only call "not a directory".
-var errKinds = fault.New(fault.Invalid, "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type")
+// errKinds is a file bound on a directory or the reverse, in the words of Docker, on which people
+// search. move_mount(2) only knows the first three.
+var errKinds = fault.New(fault.Invalid, "%w: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type", unix.ENOTDIR)
 
 // sameKind refuses a directory as the place of a file.
 func sameKind(target *os.File) error {

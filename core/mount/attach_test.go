@@ -280,7 +280,9 @@ func TestAttachRefuses(t *testing.T) {
 		}{
 			{Mount{Type: "bind", Target: "/x"}, fault.Invalid, nil, "the path of a file or directory to bind"},
 			{Mount{Type: "bind", Source: filepath.Join(dir, "none"), Target: "/x"}, fault.Internal, unix.ENOENT, "on /x: open_tree " + dir},
-			{Mount{Type: "bind", Source: filepath.Join(dir, "d"), Target: "/f"}, fault.Internal, unix.ENOTDIR, ""},
+			{Mount{Type: "bind", Source: filepath.Join(dir, "d"), Target: "/f"}, fault.Invalid, unix.ENOTDIR, "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if"},
+			{Mount{Type: "bind", Source: filepath.Join(dir, "f"), Target: "/d"}, fault.Invalid, unix.ENOTDIR, "Are you trying to mount a directory onto a file"},
+			{Mount{Type: "bind", Source: filepath.Join(dir, "f"), Target: "/f/x"}, fault.Invalid, unix.ENOTDIR, "Are you trying"},
 			{Mount{Type: "nosuchfs", Target: "/x"}, fault.Internal, unix.ENODEV, `filesystem type "nosuchfs"`},
 			{Mount{Type: "tmpfs", Target: "/x", Options: []string{"sise=1m"}}, fault.Internal, unix.EINVAL, "sise"},
 			{Mount{Type: "tmpfs", Target: "/x", Options: []string{"tmpcopyup"}}, fault.NotImplemented, nil, "tmpcopyup"},

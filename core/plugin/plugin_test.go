@@ -325,18 +325,34 @@ func TestCrashIsOneErrorAndARestart(t *testing.T) {
 	if err := create(t.Context(), p, "x", 0, nil); err != nil {
 		t.Error(err)
 	}
-	// The second crash in a short time waits, and calls say so at once.
+	// After the second crash in a short time the next start waits, and calls with it.
 	_ = create(t.Context(), p, "crash", 0, nil)
 	for range 3 {
 		eventually(t, "another start", func() bool { return p.Status().State == Running })
 		_ = create(t.Context(), p, "crash", 0, nil)
 	}
 	eventually(t, "the end is seen", func() bool { return p.Status().State == Failed })
+	hurried, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := create(hurried, p, "x", 0, nil); fault.ClassOf(err) != fault.Deadline {
+		t.Errorf("with no time to wait: %v", err)
+	}
+	if err := create(t.Context(), p, "x", 0, nil); err != nil {
+		t.Errorf("with time to wait: %v", err)
+	}
+}
+
+func TestLongPauseIsAnErrorAtOnce(t *testing.T) {
+	h, _ := newTestHost(t, "good")
+	p := plugin(t, h, "good")
+	p.mu.Lock()
+	p.err, p.notUntil = errors.New("exit status 7"), time.Now().Add(time.Minute)
+	p.mu.Unlock()
 	start := time.Now()
-	if err = create(t.Context(), p, "x", 0, nil); fault.ClassOf(err) != fault.Unavailable || time.Since(start) > 300*time.Millisecond {
+	err := create(t.Context(), p, "x", 0, nil)
+	if fault.ClassOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "exit status 7; next start in") || time.Since(start) > time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
-	eventually(t, "it comes back", func() bool { return p.Status().State == Running })
 }
 
 func TestHangIsKilled(t *testing.T) {

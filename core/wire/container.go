@@ -144,6 +144,10 @@ type DeviceRequest struct {
 	Options      map[string]string
 }
 
+// UlimitNames are the resources of getrlimit(2) in ulimit's spelling.
+var UlimitNames = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
+	"nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
+
 // Ulimit is one resource limit.
 type Ulimit struct {
 	Name string

@@ -14,6 +14,7 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
 	"github.com/sampan-project/sampan/core/client"
@@ -22,7 +23,10 @@ import (
 )
 
 // copyOptions are cp's.
-type copyOptions struct{ archive, follow, quiet bool }
+type copyOptions struct {
+	archive, follow, quiet bool
+	warnings               io.Writer // nil: none are wanted
+}
 
 func newCopy(c *cli.CLI) *cobra.Command {
 	var o copyOptions
@@ -34,6 +38,7 @@ func newCopy(c *cli.CLI) *cobra.Command {
 			if !cmd.Flags().Changed("quiet") {
 				o.quiet = !c.Out.IsTerminal()
 			}
+			o.warnings = c.Err
 			return o.run(cmd.Context(), c, args[0], args[1])
 		},
 	}
@@ -191,6 +196,7 @@ func (o copyOptions) unpack(archive io.Reader, dir, name string) error {
 	for {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
+			o.warn(u.skipped)
 			return u.finish()
 		}
 		if err != nil {
@@ -235,6 +241,7 @@ type unpacker struct {
 	root      *os.Root
 	keepOwner bool
 	dirs      []dirTimes
+	skipped   []string // special files that only root can make
 }
 
 type dirTimes struct {
@@ -243,7 +250,6 @@ type dirTimes struct {
 }
 
 func (u *unpacker) entry(name string, h *tar.Header, content io.Reader) error {
-	mode := h.FileInfo().Mode()
 	switch h.Typeflag {
 	case tar.TypeDir:
 		if err := u.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -263,8 +269,57 @@ func (u *unpacker) entry(name string, h *tar.Header, content io.Reader) error {
 			return err
 		}
 		return u.root.Link(h.Linkname, name)
+	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		return u.special(name, h)
 	}
-	return fault.New(fault.Invalid, "%s is a %s: expected files, directories and links", name, mode.Type())
+	return fault.New(fault.Invalid, "%s is a %s: expected files, directories, links, devices and FIFOs", name, kind(h.FileInfo().Mode()))
+}
+
+// special makes a device or FIFO. Where that is forbidden, as devices are to all but root, it is
+// skipped and the others are copied.
+func (u *unpacker) special(name string, h *tar.Header) error {
+	if err := u.replace(name); err != nil {
+		return err
+	}
+	dir, err := u.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	at, base, mode, bits := int(dir.Fd()), path.Base(name), h.FileInfo().Mode(), uint32(unix.S_IFIFO)
+	switch h.Typeflag {
+	case tar.TypeChar:
+		bits = unix.S_IFCHR
+	case tar.TypeBlock:
+		bits = unix.S_IFBLK
+	}
+	permissions := uint32(mode.Perm())
+	if bits != unix.S_IFIFO && !u.keepOwner {
+		permissions &= 0o600 // which device it is was a container's word: not for everybody on the host
+	}
+	err = unix.Mknodat(at, base, bits|permissions, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
+	if errors.Is(err, unix.EPERM) {
+		u.skipped = append(u.skipped, fmt.Sprintf("%s (%s)", name, kind(mode)))
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make the %s %s: %w", kind(mode), name, err)
+	}
+	return errors.Join(u.owner(name, h), unix.Fchmodat(at, base, permissions, 0), u.root.Chtimes(name, h.ModTime, h.ModTime))
+}
+
+// maxNamed bounds the names in a warning.
+const maxNamed = 10
+
+func (o copyOptions) warn(skipped []string) {
+	if len(skipped) == 0 || o.warnings == nil {
+		return
+	}
+	more := ""
+	if n := len(skipped) - maxNamed; n > 0 {
+		skipped, more = skipped[:maxNamed], fmt.Sprintf(" and %d more", n)
+	}
+	fmt.Fprintf(o.warnings, "WARNING: skipped what only root can make: %s%s\n", strings.Join(skipped, ", "), more)
 }
 
 // replace removes what is in the way of something that is no directory.

@@ -3,6 +3,7 @@ package container
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -95,7 +96,7 @@ func TestHostileArchives(t *testing.T) {
 		"through a link": {dir, link("d/l", filepath.Dir(outside)), file("d/l/outside")},
 		"link on dots":   {dir, link("d/l", "../.."), file("d/l/outside")},
 		"hard link":      {dir, {Name: "d/h", Linkname: "/etc/passwd", Typeflag: tar.TypeLink}},
-		"device":         {dir, {Name: "d/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}},
+		"unknown kind":   {dir, {Name: "d/x", Typeflag: tar.TypeCont}},
 	}
 	for name, headers := range tests {
 		var b bytes.Buffer
@@ -155,6 +156,44 @@ func TestSplitPlace(t *testing.T) {
 	} {
 		if c, p := splitPlace(given); c != want[0] || p != want[1] {
 			t.Errorf("%s: %q %q", given, c, p)
+		}
+	}
+}
+
+// Special files do not end a copy half-way: they are made where that is permitted, else named.
+func TestSpecialFiles(t *testing.T) {
+	headers := []tar.Header{
+		{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "d/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666},
+		{Name: "d/queue", Typeflag: tar.TypeFifo, Mode: 0o640},
+		{Name: "d/last", Typeflag: tar.TypeReg, Mode: 0o644},
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var warnings bytes.Buffer
+	dir := t.TempDir()
+	if err := (copyOptions{warnings: &warnings}).unpack(&b, dir, "e"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]fs.FileMode{
+		"queue": fs.ModeNamedPipe | 0o640, "last": 0o644, "null": fs.ModeDevice | fs.ModeCharDevice | 0o600,
+	} {
+		info, err := os.Lstat(filepath.Join(dir, "e", name))
+		switch {
+		case name == "null" && errors.Is(err, fs.ErrNotExist):
+			if want := "WARNING: skipped what only root can make: e/null (device)\n"; warnings.String() != want {
+				t.Errorf("%q, want %q", warnings.String(), want)
+			}
+		case err != nil || info.Mode() != want:
+			t.Errorf("%s: %v %v, want %v", name, info, err, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -121,11 +122,41 @@ type ulimits struct{ values []wire.Ulimit }
 func (u *ulimits) String() string { return "" }
 func (u *ulimits) Type() string   { return "ulimit" }
 func (u *ulimits) Set(s string) error {
-	l, err := units.ParseUlimit(s)
+	l, err := parseUlimit(s)
 	if err != nil {
-		return &fault.Field{Given: s, Expected: "NAME=SOFT[:HARD] such as nofile=1024:2048"}
+		return err
 	}
 	u.values = slices.DeleteFunc(u.values, func(v wire.Ulimit) bool { return v.Name == l.Name })
-	u.values = append(u.values, wire.Ulimit{Name: l.Name, Hard: l.Hard, Soft: l.Soft})
+	u.values = append(u.values, l)
 	return nil
+}
+
+// parseUlimit reads NAME=SOFT[:HARD]; -1 is no limit, and a hard limit that is not given is the soft one.
+func parseUlimit(s string) (wire.Ulimit, error) {
+	name, limits, ok := strings.Cut(s, "=")
+	if !ok || name == "" || limits == "" {
+		return wire.Ulimit{}, &fault.Field{Given: s, Expected: "NAME=SOFT[:HARD] such as nofile=1024:2048"}
+	}
+	if !slices.Contains(wire.UlimitNames, name) {
+		return wire.Ulimit{}, &fault.Field{Given: s, Expected: "a name out of " + strings.Join(wire.UlimitNames, ", ") + ", not " + strconv.Quote(name),
+			Nearest: fault.Nearest(name, wire.UlimitNames)}
+	}
+	softText, hardText, two := strings.Cut(limits, ":")
+	if !two {
+		hardText = softText
+	}
+	soft, softErr := strconv.ParseInt(softText, 10, 64)
+	hard, hardErr := strconv.ParseInt(hardText, 10, 64)
+	for _, limit := range []struct {
+		which, text string
+		wrong       bool
+	}{{"soft", softText, softErr != nil || soft < -1}, {"hard", hardText, hardErr != nil || hard < -1}} {
+		if limit.wrong {
+			return wire.Ulimit{}, &fault.Field{Given: s, Expected: fmt.Sprintf("a number as the %s limit, or -1 for none, not %q", limit.which, limit.text)}
+		}
+	}
+	if hard != -1 && (soft == -1 || soft > hard) {
+		return wire.Ulimit{}, &fault.Field{Given: s, Expected: fmt.Sprintf("a soft limit of at most the hard one: %s is above %s", softText, hardText)}
+	}
+	return wire.Ulimit{Name: name, Soft: soft, Hard: hard}, nil
 }

@@ -11,10 +11,6 @@ import (
 	"github.com/sampan-project/sampan/core/wire"
 )
 
-// limitNames are the resources of getrlimit(2) in ulimit's spelling.
-var limitNames = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
-	"nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
-
 // rlimits turns --ulimit, and what the daemon gives those who say nothing, into the runtime's. -1 is
 // no limit.
 func rlimits(given []wire.Ulimit, defaults map[string]wire.Ulimit) ([]specs.POSIXRlimit, error) {
@@ -23,8 +19,8 @@ func rlimits(given []wire.Ulimit, defaults map[string]wire.Ulimit) ([]specs.POSI
 		all = map[string]wire.Ulimit{}
 	}
 	for _, u := range given {
-		if !slices.Contains(limitNames, u.Name) {
-			return nil, &fault.Field{Field: "--ulimit", Given: u.Name, Expected: "one of " + strings.Join(limitNames, ", "), Nearest: fault.Nearest(u.Name, limitNames)}
+		if !slices.Contains(wire.UlimitNames, u.Name) {
+			return nil, &fault.Field{Field: "--ulimit", Given: u.Name, Expected: "one of " + strings.Join(wire.UlimitNames, ", "), Nearest: fault.Nearest(u.Name, wire.UlimitNames)}
 		}
 		if u.Hard != -1 && (u.Soft == -1 || u.Soft > u.Hard) {
 			return nil, fault.New(fault.Invalid, "--ulimit %s: soft limit %d is above the hard limit %d", u.Name, u.Soft, u.Hard)
