@@ -1,7 +1,6 @@
 package container
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"net"
@@ -61,13 +60,11 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (Stre
 	if !o.Logs {
 		return stream, nil
 	}
-	var past bytes.Buffer
+	// Through a pipe: a log may be larger than memory.
+	past, in := io.Pipe()
 	logs := LogOptions{Stdout: o.Stdout, Stderr: o.Stderr, Tail: -1}
-	if err := m.writeLogs(ctx, c, logs, &past); err != nil {
-		stream.Close()
-		return nil, err
-	}
-	return &replayed{Stream: stream, output: io.MultiReader(&past, stream)}, nil
+	m.later(func() { in.CloseWithError(m.writeLogs(m.ctx, c, logs, in)) })
+	return &replayed{Stream: stream, past: past, output: io.MultiReader(past, stream)}, nil
 }
 
 // join attaches to the process, or to the one that there will be.
@@ -218,7 +215,13 @@ func (emptyStream) Close() error                  { return nil }
 // replayed is a stream with the past before it.
 type replayed struct {
 	Stream
+	past   *io.PipeReader
 	output io.Reader
+}
+
+func (r *replayed) Close() error {
+	r.past.Close()
+	return r.Stream.Close()
 }
 
 func (r *replayed) Read(p []byte) (int, error) { return r.output.Read(p) }

@@ -18,7 +18,8 @@ func (m *Manager) exit(c *Container, e monitor.Exit) {
 	}
 	defer c.op.unlock()
 	c.mu.Lock()
-	if c.removed || !c.state.live() || e.At.Before(c.state.StartedAt) {
+	// By the process and not by the time, which may be set back while the container runs.
+	if c.removed || !c.state.live() || e.Pid != 0 && e.Pid != c.state.Pid || e.Pid == 0 && !e.Lost && e.At.Before(c.state.StartedAt) {
 		c.mu.Unlock()
 		return
 	}

@@ -126,7 +126,11 @@ func (p *prober) execute(ctx context.Context) (int, string, error) {
 		return 0, "", err
 	}
 	defer p.m.o.Monitor.DeleteExec(context.WithoutCancel(ctx), p.c.id, id) //nolint:errcheck // the monitor forgets old ones itself
-	stop := context.AfterFunc(ctx, func() { f.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		// A probe that is late is over: the next must not find it still running, nor a hundred of them.
+		p.m.o.Monitor.KillExec(context.WithoutCancel(ctx), p.c.id, id, 9) //nolint:errcheck // it may have ended with its container
+		f.Close()
+	})
 	defer stop()
 	defer f.Close()
 	var out bytes.Buffer

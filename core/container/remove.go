@@ -19,26 +19,35 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 	if err != nil {
 		return err
 	}
-	rec, st := c.snapshot()
-	if st.live() || st.Phase == restarting {
-		if !o.Force {
-			return fault.New(fault.Conflict, "cannot remove container %q: container is %s: %s", "/"+rec.Name, st.Phase, removeAdvice[st.Phase])
+	if !o.Force {
+		if rec, st := c.snapshot(); st.live() || st.Phase == restarting {
+			return stillThere(&rec, &st)
 		}
+	} else {
 		c.leave(1)
 		defer c.leave(-1)
-		m.abandonRestart(c)
-		if ended := c.running(); ended != nil {
-			m.markStopped(c)
-			if err := m.kill(ctx, c, ended); err != nil {
-				return fmt.Errorf("cannot remove container %q: could not kill: %w", "/"+rec.Name, err)
+	}
+	// A start that was under way when it was looked at may have come through meanwhile: then again.
+	for {
+		if o.Force {
+			m.abandonRestart(c)
+			if ended := c.running(); ended != nil {
+				m.markStopped(c)
+				if err := m.kill(ctx, c, ended); err != nil {
+					return fmt.Errorf("cannot remove container %q: could not kill: %w", "/"+c.name(), err)
+				}
 			}
 		}
-	}
-	if err := c.op.lock(ctx); err != nil {
-		return err
+		if err := c.op.lock(ctx); err != nil {
+			return err
+		}
+		if _, st := c.snapshot(); !o.Force || !st.live() || c.isRemoved() {
+			break
+		}
+		c.op.unlock()
 	}
 	defer c.op.unlock()
-	_, st = c.snapshot()
+	rec, st := c.snapshot()
 	if c.isRemoved() {
 		if o.Force {
 			return nil // somebody was faster, and the wish is fulfilled
@@ -46,9 +55,18 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 		return noSuch(ref)
 	}
 	if st.live() {
-		return fault.New(fault.Conflict, "cannot remove container %q: container is %s: %s", "/"+rec.Name, st.Phase, removeAdvice[st.Phase])
+		return stillThere(&rec, &st)
 	}
 	return m.remove(context.WithoutCancel(ctx), c, o.Volumes)
+}
+
+func stillThere(rec *record, st *runState) error {
+	return fault.New(fault.Conflict, "cannot remove container %q: container is %s: %s", "/"+rec.Name, st.Phase, removeAdvice[st.Phase])
+}
+
+func (c *Container) name() string {
+	rec, _ := c.snapshot()
+	return rec.Name
 }
 
 var removeAdvice = map[phase]string{

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"syscall"
 	"time"
@@ -27,10 +28,18 @@ func (m *Manager) Stop(ctx context.Context, ref, signalName string, seconds *int
 	if err != nil {
 		return err
 	}
-	if m.abandonRestart(c) {
-		return nil
+	abandoned := m.abandonRestart(c)
+	if abandoned {
+		// A restart that had begun ignores that, and may come through: then there is one to stop.
+		if err := c.op.lock(ctx); err != nil {
+			return err
+		}
+		c.op.unlock()
 	}
 	rec, st := c.snapshot()
+	if abandoned && !st.live() {
+		return nil
+	}
 	if !st.live() {
 		return fault.New(fault.NotModified, "container %s is already stopped", rec.Name)
 	}
@@ -70,6 +79,9 @@ func grace(rec *record, given *int) time.Duration {
 	}
 	if given == nil {
 		return defaultGrace
+	}
+	if int64(*given) > int64(math.MaxInt64/time.Second) {
+		return math.MaxInt64 // for ever
 	}
 	return time.Duration(*given) * time.Second
 }

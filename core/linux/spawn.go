@@ -109,6 +109,12 @@ type program struct {
 	buf        [1]byte
 }
 
+//go:linkname enterSyscall runtime.entersyscall
+func enterSyscall()
+
+//go:linkname exitSyscall runtime.exitsyscall
+func exitSyscall()
+
 //go:linkname beforeFork syscall.runtime_BeforeFork
 func beforeFork()
 
@@ -206,16 +212,23 @@ func (s *Spawn) compile() (*program, func(), error) {
 // not wait for each other: every file of ours is close-on-exec from its birth, and the child closes
 // what others forgot.
 //
+// The kernel holds this thread until the child is through, and the child may be held up by what others
+// do to the cgroup that it joins: freeze it, or leave it no CPU time. So this is a system call to the
+// scheduler as any that blocks: else a collection would wait for it, and everything for that.
+//
 //go:noinline
+//go:nosplit
 //go:norace
 //go:nocheckptr
 func clone(p *program, args *cloneArgs) (pid int) {
+	enterSyscall()
 	beforeFork() // blocks signals: no handler may run in the child
 	pid = raw.Clone3(unsafe.Pointer(args), unsafe.Sizeof(*args))
 	if pid == 0 {
 		p.child()
 	}
 	afterFork()
+	exitSyscall()
 	return pid
 }
 

@@ -119,6 +119,7 @@ type Exit struct {
 	Code      int       `json:"code"`             // its exit code, or 128 and the signal's number
 	Signal    int       `json:"signal,omitempty"` // the signal that ended it, or 0
 	At        time.Time `json:"at"`
+	Pid       int       `json:"pid,omitempty"` // that it had: tells the runs of a container apart
 	OOMKilled bool      `json:"oomKilled,omitempty"`
 	// Lost: nobody saw the end, At is when it was noticed and Code is 255.
 	Lost bool `json:"lost,omitempty"`

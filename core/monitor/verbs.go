@@ -52,6 +52,12 @@ func (c *Client) Kill(ctx context.Context, id string, sig int, all bool) error {
 	return err
 }
 
+// KillExec sends a signal to an exec process of the container.
+func (c *Client) KillExec(ctx context.Context, id, execID string, sig int) error {
+	_, err := c.call(ctx, protocol.Request{Verb: protocol.Kill, ID: id, Exec: execID}, protocol.KillArgs{Signal: sig}, nil)
+	return err
+}
+
 // Delete removes a container that has ended, its cgroup and its held files, and forgets it. With force
 // it is killed first. A container that the monitor does not know is fault.NotFound, so that a
 // second Delete after a crash does no harm.

@@ -19,6 +19,7 @@ package diag
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.starlark.net/syntax"
@@ -124,6 +125,16 @@ type Problem struct {
 	Nearest    string
 	Cure       string
 	Cause      error
+}
+
+// NoField is a value of the type without the field or method; names are those that it has.
+func NoField(typ, name string, names []string) *Problem {
+	p := &Problem{Message: fmt.Sprintf("%s has no .%s field or method", typ, name), Nearest: fault.Nearest(name, names), Cure: "it has none"}
+	if len(names) > 0 {
+		sorted := slices.Sorted(slices.Values(names))
+		p.Cure = "it has ." + strings.Join(sorted, ", .")
+	}
+	return p
 }
 
 // Where is the argument and the path into it: networks[0], env["A"].

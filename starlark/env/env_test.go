@@ -57,6 +57,8 @@ func TestMistakes(t *testing.T) {
 		{"unexpected argument", `container("a", image = "x", memmory = "1g")`, `env.star:1:29: container "a": unexpected argument "memmory" (did you mean "memory"?)`},
 		{"missing image", `container("a")`, `env.star:1:1: container "a": missing argument "image": expected image or name of an image`},
 		{"name", `container("a/b", image = "x")`, `env.star:1:11: container "a/b": name: expected a name of letters`},
+		{"field", "a = container(\"a\", image = \"x\")\ncontainer(\"b\", image = \"x\", needs = [a.healty])", `env.star:2:39: container has no .healty field or method (did you mean "healthy"?)`},
+		{"field of nothing near", "a = container(\"a\", image = \"x\")\nb = a.succeeded", `env.star:2:6: container has no .succeeded field or method`},
 		{"size", `container("a", image = "x", memory = "12q")`, `env.star:1:38: container "a": memory: expected a size such as 512m or 2g, got string "12q"`},
 		{"port", `container("a", image = "x", ports = ["80", "http:80"])`, `env.star:1:44: container "a": ports[1]: expected a port such as "8080:80"`},
 		{"the same port", `container("a", image = "x", ports = ["80:80", "80:80/tcp"])`, `env.star:1:47: container "a": ports[1]: the port is given twice`},

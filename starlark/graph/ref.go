@@ -83,7 +83,7 @@ func (r *Ref) Attr(name string) (starlark.Value, error) {
 	if r.kind == KindContainer && (name == "address" || name == "id") {
 		return nil, &diag.Problem{Message: fmt.Sprintf("%s has %d replicas, each with an %s of its own", r, len(r.Resources), name), Cure: fmt.Sprintf("the name %q reaches all of them on their networks", r.name)}
 	}
-	return nil, nil
+	return nil, diag.NoField(r.Type(), name, r.order)
 }
 
 // ConditionValue is db.healthy.

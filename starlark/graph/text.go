@@ -192,7 +192,7 @@ func (u *Unknown) Attr(name string) (starlark.Value, error) {
 			return nil, u.NotKnown()
 		}
 	}
-	return nil, nil
+	return nil, diag.NoField(u.Type(), name, u.AttrNames())
 }
 
 // AttrNames is .map.

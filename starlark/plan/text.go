@@ -112,6 +112,9 @@ func show(name string, v any) string {
 		}
 		return "False"
 	case map[string]any:
+		if name == "health" {
+			return probe(v)
+		}
 		if as, ok := v["as"].(string); ok { // an unknown or a secret
 			if f, ok := v["fingerprint"].(string); ok {
 				return as + " (value " + f + ")"
@@ -126,6 +129,38 @@ func show(name string, v any) string {
 		return "[" + strings.Join(parts, ", ") + "]"
 	}
 	return clip(graph.CanonicalJSON(v))
+}
+
+// probe is a health probe as a script would write it.
+func probe(health map[string]any) string {
+	test, _ := health["test"].([]any)
+	text := func(i int) string {
+		s, _ := test[i].(string)
+		return s
+	}
+	var parts []string
+	kind := ""
+	switch {
+	case len(test) > 0 && text(0) == "NONE":
+		return "probe.none()"
+	case len(test) == 2 && text(0) == "CMD-SHELL":
+		kind, parts = "probe.shell", []string{show("", test[1])}
+	case len(test) > 1 && text(0) == "CMD":
+		kind, parts = "probe.exec", []string{show("", test[1:])}
+	default:
+		return clip(graph.CanonicalJSON(health))
+	}
+	for _, name := range []string{"interval", "timeout", "start_period", "start_interval"} {
+		if n, ok := health[name].(json.Number); ok {
+			if d, err := n.Int64(); err == nil {
+				parts = append(parts, fmt.Sprintf("%s = %q", name, time.Duration(d)))
+			}
+		}
+	}
+	if n, ok := health["retries"].(json.Number); ok {
+		parts = append(parts, "retries = "+n.String())
+	}
+	return kind + "(" + strings.Join(parts, ", ") + ")"
 }
 
 // size is a number of bytes with the largest unit that divides it.

@@ -88,7 +88,7 @@ func (f *Files) Attr(name string) (starlark.Value, error) {
 			}
 		}
 	}
-	return nil, nil
+	return nil, diag.NoField(f.Type(), name, f.AttrNames())
 }
 
 func (f *Files) methods() []arg.Func {

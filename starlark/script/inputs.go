@@ -149,7 +149,12 @@ func NewCallable(b *starlark.Builtin, members starlark.StringDict) *Callable {
 }
 
 // Attr returns a member.
-func (c *Callable) Attr(name string) (starlark.Value, error) { return c.members[name], nil }
+func (c *Callable) Attr(name string) (starlark.Value, error) {
+	if member, ok := c.members[name]; ok {
+		return member, nil
+	}
+	return nil, diag.NoField(c.Name(), name, c.AttrNames())
+}
 
 // AttrNames lists the members.
 func (c *Callable) AttrNames() []string { return c.members.Keys() }

@@ -6,6 +6,7 @@ import (
 	"go.starlark.net/starlark"
 
 	"github.com/sampan-project/sampan/starlark/arg"
+	"github.com/sampan-project/sampan/starlark/diag"
 )
 
 // Value is a simple value with methods and fields.
@@ -45,7 +46,12 @@ func (v *Value) Truth() starlark.Bool { return true }
 func (v *Value) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable: %s", v.kind) }
 
 // Attr is a field or method.
-func (v *Value) Attr(name string) (starlark.Value, error) { return v.attrs[name], nil }
+func (v *Value) Attr(name string) (starlark.Value, error) {
+	if field, ok := v.attrs[name]; ok {
+		return field, nil
+	}
+	return nil, diag.NoField(v.kind, name, v.AttrNames())
+}
 
 // AttrNames lists them.
 func (v *Value) AttrNames() []string { return v.attrs.Keys() }

@@ -8,7 +8,7 @@
 //
 // Effects are only in the methods of ctx, which go through the engine's API, so whatever a script
 // does Docker's own client could do too. What a script starts is removed when it ends, however it
-// ends. On the host it can only read and write below its workspace.
+// ends; of one that was killed, by the next script on the same machine (sweep.go). On the host it can only read and write below its workspace.
 //
 // run.go has ctx.run and ctx.start, box.go the container they make and ctx.exec, copy.go ctx.copy,
 // wait.go what waits.
@@ -53,6 +53,8 @@ type Engine interface {
 	ImagePull(ctx context.Context, ref, platform string, auth *wire.AuthConfig, each func(wire.Message) error) error
 	NetworkCreate(ctx context.Context, r wire.NetworkCreateRequest) (wire.NetworkCreateResponse, error)
 	NetworkRemove(ctx context.Context, ref string) error
+	ContainerList(ctx context.Context, o client.ListOptions) ([]wire.ContainerSummary, error)
+	NetworkList(ctx context.Context, f client.Filters) ([]wire.NetworkInspect, error)
 }
 
 var _ Engine = (*client.Client)(nil)
@@ -76,15 +78,18 @@ type runner struct {
 	engine  Engine
 	session *script.Session
 	o       Options
+	owner   string // this process, for LabelOwner
 
 	mu       sync.Mutex
 	boxes    []*Box
 	networks []string
 }
 
-// Run calls the function with a context, and clears away what it made.
+// Run calls the function with a context, and clears away what it made. First it clears away what
+// runs left that could not do so, because they were killed.
 func Run(ctx context.Context, e Engine, s *script.Session, fn starlark.Value, o Options) (err error) {
-	r := &runner{engine: e, session: s, o: o}
+	r := &runner{engine: e, session: s, o: o, owner: owner()}
+	r.sweep(ctx)
 	defer func() {
 		if cleared := r.clear(context.WithoutCancel(ctx)); err == nil {
 			err = cleared
@@ -200,7 +205,13 @@ func (r *runner) unique() string {
 	return fmt.Sprintf("%x", time.Now().UnixNano())
 }
 
-func (r *runner) labels() map[string]string { return map[string]string{Label: r.o.Name} }
+func (r *runner) labels() map[string]string {
+	labels := map[string]string{Label: r.o.Name}
+	if r.owner != "" {
+		labels[LabelOwner] = r.owner
+	}
+	return labels
+}
 
 // failed is an error of the engine, at the call and argument it came of.
 func failed(c *arg.Call, argument string, err error) error {

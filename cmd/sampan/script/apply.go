@@ -3,6 +3,7 @@ package script
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
 	"github.com/sampan-project/sampan/core/client"
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 	"github.com/sampan-project/sampan/starlark/apply"
 	"github.com/sampan-project/sampan/starlark/graph"
@@ -28,7 +30,13 @@ func (o *applying) flags(cmd *cobra.Command) {
 	o.options.flags(cmd)
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Print only errors and outputs")
 	cmd.Flags().IntVar(&o.parallel, "parallel", 8, "How many things to do at the same time")
-	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute, "How long to wait for a container to become healthy")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 5*time.Minute, "How long to wait for a container to become healthy, where another needs that: needs = [x.healthy]")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if o.parallel < 1 {
+			return &fault.Field{Field: "--parallel", Given: strconv.Itoa(o.parallel), Expected: "at least 1"}
+		}
+		return nil
+	}
 }
 
 // run carries out a plan and says what it does.
@@ -84,7 +92,7 @@ func NewApply(c *cli.CLI) *cobra.Command {
 	var o applying
 	cmd := &cobra.Command{
 		Use: "apply [OPTIONS] [FILE]", Short: "Make an environment as its script declares it", Args: cli.RangeArgs(0, 1), GroupID: "script",
-		Long:    "Make an environment as its script declares it.\n\nFILE is env.star by default. What is as wanted is left alone; an apply that was interrupted goes on\nwhere it stopped.",
+		Long:    "Make an environment as its script declares it.\n\nFILE is env.star by default. What is as wanted is left alone; an apply that was interrupted goes on\nwhere it stopped. It waits for the health of a container only where another needs that:\nneeds = [x.healthy].",
 		Example: "  sampan apply --arg port=8001",
 	}
 	o.flags(cmd)

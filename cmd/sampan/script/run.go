@@ -30,7 +30,7 @@ func NewScript(c *cli.CLI) *cobra.Command {
 			return cli.MinArgs(1)(cmd, args)
 		},
 		Long: "Run a script with effects: its function main(ctx), with the ARGs as ctx.args. Of a script that\ndeclares tasks, the first ARG names the task and the others are NAME=VALUE.\n\n" +
-			"What a script starts is removed when it ends.",
+			"What a script starts is removed when it ends. Of a script that was killed it is removed by the next\none on the same machine.",
 		Example: "  sampan script test.star\n  sampan script env.star migrate version=12",
 	}
 	o.flags(cmd)

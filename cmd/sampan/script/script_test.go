@@ -143,6 +143,9 @@ def one(ctx):
 	if _, stderr, _ := sampan(t, host, "plan", "--arg", "prot=1"); !strings.Contains(stderr, `--arg "prot": expected`) {
 		t.Errorf("an argument that is not declared: %s", stderr)
 	}
+	if _, stderr, code := sampan(t, host, "apply", "--parallel", "0"); code != 1 || stderr != "sampan: --parallel \"0\": expected at least 1\n" {
+		t.Errorf("code %d\n%s", code, stderr)
+	}
 	if stdout, _, code := sampan(t, host, "graph"); code != 0 || !strings.Contains(stdout, "needs network.front") {
 		t.Errorf("code %d\n%s", code, stdout)
 	}

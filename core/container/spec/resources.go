@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -298,7 +299,10 @@ func Adjust(h *wire.HostConfig) (warnings []string) {
 		h.MemorySwap = -1
 	}
 	if h.Memory > 0 && h.MemorySwap == 0 {
-		h.MemorySwap = 2 * h.Memory
+		h.MemorySwap = math.MaxInt64 // a limit that no host has
+		if h.Memory < math.MaxInt64/2 {
+			h.MemorySwap = 2 * h.Memory
+		}
 	}
 	if h.OomKillDisable != nil && *h.OomKillDisable {
 		switch {

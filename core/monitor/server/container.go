@@ -165,6 +165,22 @@ func (c *container) kill(sig unix.Signal, all bool) error {
 	return c.oci.Kill(sig, all)
 }
 
+// killExec sends a signal to an exec process; to one that has ended it is no error.
+func (c *container) killExec(id string, sig unix.Signal) error {
+	p, err := c.process(id)
+	if err != nil {
+		return err
+	}
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) }) != nil || errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
 // delete removes the container from the kernel and from the runtime's state. It may be called again
 // when it failed.
 func (c *container) delete(ctx context.Context, force bool) error {

@@ -353,6 +353,7 @@ func checkID(id string) error {
 // superviseInit waits for the end of a container and tells it.
 func (s *Server) superviseInit(c *container) {
 	c.init.wait()
+	c.init.exit.Pid = c.init.pid
 	if c.init.exit.Code != 0 && c.init.child {
 		// Only for ends that may be the kernel's doing, because reading it costs time.
 		if n, err := c.oci.OOMKills(); err == nil && n > 0 {

@@ -189,6 +189,9 @@ func (c *session) handle(ctx context.Context, r *call) (any, []*os.File, error) 
 		if err := protocol.Decode(r.Args, &a); err != nil {
 			return nil, nil, err
 		}
+		if r.Exec != "" {
+			return nil, nil, k.killExec(r.Exec, unix.Signal(a.Signal))
+		}
 		return nil, nil, k.kill(unix.Signal(a.Signal), a.All)
 	case protocol.Update:
 		var a specs.LinuxResources
