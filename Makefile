@@ -62,6 +62,10 @@ generate: ## Make the generated code again (protobuf, system call tables)
 features: need-test build fixtures ## Run the scenarios and print which of the 431 checklist items they prove
 	SAMPAN_BIN=$(CURDIR)/bin go run ./tests/features -write docs/features.md
 
+.PHONY: vm
+vm: build ## Run the scenarios on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
+	@VM_RUN=$${VM_RUN:-$(SHARED)/lab/vm-run} tests/vm
+
 .PHONY: bench
 bench: need-test build ## Print start latency beside Docker and Podman
 	@tests/bench/start

@@ -25,7 +25,7 @@ func main() {
 	if text := cli.Message(err); text != "" {
 		fmt.Fprintln(c.Err, text)
 	}
-	os.Exit(cli.Code(err))
+	os.Exit(c.Code(err))
 }
 
 // newRoot returns the whole tree.

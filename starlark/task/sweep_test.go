@@ -65,7 +65,7 @@ func TestSweep(t *testing.T) {
 	parts := strings.Split(owner(), ":")
 	for name, value := range map[string]string{"left": parts[0] + ":" + parts[1] + ":4194305:1", "mine": owner(), "foreign": "b:1:1:1"} {
 		labels := map[string]string{LabelOwner: value}
-		if _, err := e.ContainerCreate(t.Context(), name, "", wire.ContainerCreateRequest{ContainerConfig: wire.ContainerConfig{Image: "busybox", Labels: labels}}); err != nil {
+		if _, err := e.ContainerCreate(t.Context(), name, "", wire.ContainerCreateRequest{ContainerConfig: wire.ContainerConfig{Image: "busybox:latest", Labels: labels}, HostConfig: &wire.HostConfig{}}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := e.NetworkCreate(t.Context(), wire.NetworkCreateRequest{Name: name, Labels: labels}); err != nil {

@@ -21,6 +21,7 @@
 //	waitfor [-n] CMD...      run CMD until it succeeds (-n: fails), for 20 seconds at most
 //	http URL [TEXT]          GET URL until it answers 200 with TEXT in its body
 //	setout VAR               set the variable to the last command's trimmed stdout
+//	terminal FILE CMD...     run CMD on a terminal, and type the dialogue of FILE (terminal.go)
 //	leaks                    stop the daemon and check for leaks now (done at the end anyway)
 package scenario
 
@@ -166,6 +167,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"waitfor":  waitfor,
 	"http":     httpGet,
 	"setout":   setout,
+	"terminal": terminal,
 	"leaks": func(ts *testscript.TestScript, neg bool, args []string) {
 		noArguments(ts, "leaks", neg, args)
 		ts.Check(of(ts).leaks())
@@ -408,6 +410,11 @@ func tail(path string) string {
 func udpEcho(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: udpecho FILE")
+	}
+	// A machine without Go, such as the virtual one, is given the program.
+	if made, err := os.ReadFile(filepath.Join(of(ts).bin, "udpecho")); err == nil {
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), made, 0o755))
+		return
 	}
 	cmd := exec.Command("go", "build", "-o", ts.MkAbs(args[0]), "github.com/sampan-project/sampan/tests/scenario/udpecho")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"slices"
@@ -11,29 +12,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forceAfter is how many times Ctrl-C ends the program whatever it is doing.
+// forceAfter is how many times Ctrl-C ends the program whatever it is doing, also where it passes
+// signals on to a container that does not end by them. It is Docker's number.
 const forceAfter = 3
 
-// signals says who gets the signals that end a program.
-type signals struct{ taken atomic.Bool }
+// signals says who gets the signals that end a program, and which one has ended this.
+type signals struct {
+	taken atomic.Bool
+	ended atomic.Int32 // the signal that cancelled the context, 0 for none
+}
+
+// Code returns the exit code for err, as the package's Code does: of a command that a signal ended it
+// is the shell's for that signal, 130 for SIGINT and 143 for SIGTERM.
+func (c *CLI) Code(err error) int {
+	code := Code(err)
+	if s := c.signals.ended.Load(); code == CodeInterrupt && s != 0 {
+		return 128 + int(s)
+	}
+	return code
+}
 
 // Interruptible returns a context that ends with SIGINT or SIGTERM, unless a command has taken the
-// signals to pass them on.
+// signals to pass them on. The third one ends the program in either case.
 func (c *CLI) Interruptible(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(parent)
 	ch := make(chan os.Signal, forceAfter)
 	signal.Notify(ch, unix.SIGINT, unix.SIGTERM)
 	go func() {
-		count := 0
-		for range ch {
+		for count := 1; ; count++ {
+			s := <-ch
+			if count == forceAfter {
+				c.In.reset()
+				fmt.Fprintf(c.Err, "\ngot %d SIGTERM/SIGINTs, forcefully exiting\n", forceAfter)
+				os.Exit(CodeFailed)
+			}
 			if c.signals.taken.Load() {
 				continue
 			}
+			if n, ok := s.(syscall.Signal); ok {
+				c.signals.ended.CompareAndSwap(0, int32(n))
+			}
 			cancel()
 			c.In.interrupt()
-			if count++; count == forceAfter {
-				os.Exit(CodeInterrupt)
-			}
 		}
 	}()
 	return ctx, func() {

@@ -20,6 +20,9 @@ type In struct {
 
 	interrupted chan struct{} // closed by the first Ctrl-C
 	interrupt   func()
+
+	mu      sync.Mutex
+	restore func() // of a terminal in raw mode; nil otherwise
 }
 
 // Read ends with the first Ctrl-C at a terminal: a person who is asked something can say no that way.
@@ -68,7 +71,20 @@ func (in *In) Raw() (restore func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return sync.OnceFunc(func() { _ = term.RestoreTerminal(in.fd, state) }), nil
+	restore = sync.OnceFunc(func() { _ = term.RestoreTerminal(in.fd, state) })
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.restore = restore
+	return restore, nil
+}
+
+// reset puts a terminal in raw mode back: the program is about to end where it stands.
+func (in *In) reset() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.restore != nil {
+		in.restore()
+	}
 }
 
 // Hide stops the terminal from showing what is typed, and returns how to show it again.
