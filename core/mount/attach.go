@@ -47,7 +47,9 @@ func (m Mount) attachTo(root *linux.Root) (*linux.Root, error) {
 // file. The place is resolved without leaving the root, and made when nothing is there. The mount
 // has all its attributes before anybody can see it, and it lands on exactly the file that was
 // resolved: a symlink that is put in its way in between changes nothing (CVE-2021-30465).
-func (m Mount) Attach(root *linux.Root) (*os.File, error) {
+//
+// The checks are asked about the very file that is mounted on, and any of them may refuse it.
+func (m Mount) Attach(root *linux.Root, checks ...func(target *os.File) error) (*os.File, error) {
 	o, err := m.ParseOptions()
 	if err != nil {
 		return nil, err
@@ -58,6 +60,12 @@ func (m Mount) Attach(root *linux.Root) (*os.File, error) {
 	}
 	if err != nil {
 		return nil, m.wrap(err)
+	}
+	for _, check := range checks {
+		if err := check(target); err != nil {
+			mnt.Close()
+			return nil, err
+		}
 	}
 	if err := o.set(mnt); err != nil {
 		mnt.Close()

@@ -339,6 +339,9 @@ func TestStartErrors(t *testing.T) {
 
 func TestCreateErrorsLeaveNothing(t *testing.T) {
 	b := newBench(t)
+	if err := os.Symlink("/proc", b.bundle+"/rootfs/link"); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		change func(*specs.Spec)
 		want   string
@@ -349,6 +352,9 @@ func TestCreateErrorsLeaveNothing(t *testing.T) {
 		"a mount into /proc": {func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/self", Type: "tmpfs"})
 		}, "inside /proc"},
+		"a mount through a link into /proc": {func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/sys", Type: "tmpfs"})
+		}, "leads into /proc"},
 		"a host's parameter":   {func(s *specs.Spec) { s.Linux.Sysctl["kernel.panic"] = "1" }, "kernel.panic"},
 		"no such parameter":    {func(s *specs.Spec) { s.Linux.Sysctl["net.ipv4.nothing"] = "1" }, "net.ipv4.nothing"},
 		"a namespace unknown":  {func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "pidd" }, `did you mean "pid"`},

@@ -159,7 +159,11 @@ func TestAllowed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = (&process{root: root}).allowed(c.m)
+		err = allowed(c.m)
+		if target, openErr := root.Open(c.m.Target, unix.O_PATH, 0); err == nil && openErr == nil {
+			err = outsideProc(c.m)(target)
+			target.Close()
+		}
 		root.Close()
 		if c.ok && err != nil || !c.ok && !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s in %s: got %v, want allowed %v", c.m.Target, c.root, err, c.ok)

@@ -166,14 +166,17 @@ func (p *process) mount(m specs.Mount) error {
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
 		return fault.New(fault.NotImplemented, "mounts: %s: id-mapped mounts are not implemented", m.Destination)
 	}
-	if err := p.allowed(what); err != nil {
+	bind := slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+	if bind {
+		what.Type = "bind"
+	}
+	if err := allowed(what); err != nil {
 		return err
 	}
 	switch {
 	case m.Type == "cgroup":
 		return p.cgroups(what)
-	case slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind"):
-		what.Type = "bind"
+	case bind:
 		if !path.IsAbs(m.Source) {
 			what.Source = path.Join(p.Bundle, m.Source)
 		}
@@ -183,7 +186,7 @@ func (p *process) mount(m specs.Mount) error {
 			return err
 		}
 	}
-	mnt, err := what.Attach(p.root)
+	mnt, err := what.Attach(p.root, outsideProc(what))
 	if err != nil {
 		return err
 	}
@@ -217,30 +220,30 @@ var belowProc = []string{
 	"sys/crypto/fips_enabled",
 }
 
-// allowed refuses a mount over or below /proc. Where the target really leads is looked at with the
-// mounts made so far in place, so that a symlink of the image does not get around it.
-func (p *process) allowed(m mount.Mount) error {
+// allowed refuses a mount over or below /proc by its name.
+func allowed(m mount.Mount) error {
 	if below, ok := strings.CutPrefix(m.Target, "/proc/"); ok && !slices.Contains(belowProc, below) {
 		return fault.New(fault.Invalid, "mounts: %s cannot be mounted on: it is inside /proc", m.Target)
 	}
-	if m.Target == "/proc" {
-		if m.Type != "proc" && !slices.Contains(m.Options, "rbind") && !slices.Contains(m.Options, "bind") {
-			return fault.New(fault.Invalid, "mounts: %q cannot be mounted on /proc, expected type proc", m.Type)
-		}
-		return nil
-	}
-	if strings.HasPrefix(m.Target, "/proc/") {
-		return nil
-	}
-	f, err := p.root.Open(m.Target, unix.O_PATH, 0)
-	if err != nil {
-		return nil // what is not there leads nowhere; Attach says what else is wrong
-	}
-	defer f.Close()
-	if proc, err := linux.IsFilesystem(f, unix.PROC_SUPER_MAGIC); err != nil || proc {
-		return errors.Join(err, fault.New(fault.Invalid, "mounts: %s leads into /proc, which cannot be mounted on", m.Target))
+	if m.Target == "/proc" && m.Type != "proc" && m.Type != "bind" {
+		return fault.New(fault.Invalid, "mounts: %q cannot be mounted on /proc, expected type proc", m.Type)
 	}
 	return nil
+}
+
+// outsideProc refuses a place that is in a procfs, though its name does not say so: a symlink of the
+// image, or one that another container puts there at this moment. It looks at the file itself.
+func outsideProc(m mount.Mount) func(target *os.File) error {
+	return func(target *os.File) error {
+		if m.Target == "/proc" || strings.HasPrefix(m.Target, "/proc/") {
+			return nil // see allowed
+		}
+		proc, err := linux.IsFilesystem(target, unix.PROC_SUPER_MAGIC)
+		if err == nil && proc {
+			err = fault.New(fault.Invalid, "mounts: %s leads into /proc, which cannot be mounted on", m.Target)
+		}
+		return err
+	}
 }
 
 // cgroups shows the container its own cgroups: on a host with one hierarchy that directory itself,
