@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -8,43 +9,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
 func newInspect(c *cli.CLI) *cobra.Command {
-	var format string
 	var size bool
-	cmd := &cobra.Command{
-		Use: "inspect [OPTIONS] CONTAINER [CONTAINER...]", Short: "Display detailed information on one or more containers", Args: cli.MinArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			engine, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return cli.Inspect(c.Out, args, format, func(name string) (any, json.RawMessage, error) {
-				raw, err := engine.ContainerInspectRaw(cmd.Context(), name, size)
-				if err != nil {
-					return nil, nil, err
-				}
-				typed, err := Typed(raw)
-				return typed, raw, err
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.StringVarP(&format, "format", "f", "", cli.InspectFormatHelp)
-	f.BoolVarP(&size, "size", "s", false, "Display total file sizes")
+	cmd := cli.NewInspect(c, "container", Typed, func(ctx context.Context, e *client.Client, name string) (json.RawMessage, error) {
+		return e.ContainerInspectRaw(ctx, name, size)
+	})
+	cmd.Flags().BoolVarP(&size, "size", "s", false, "Display total file sizes")
 	return cmd
 }
 
 // Typed returns what the daemon says of a container for a template.
-func Typed(raw json.RawMessage) (any, error) {
-	var v wire.ContainerInspect
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return nil, fmt.Errorf("decode the container: %w", err)
-	}
-	return v, nil
-}
+var Typed = cli.Typed[wire.ContainerInspect]("container")
 
 func newTop(c *cli.CLI) *cobra.Command {
 	cmd := &cobra.Command{

@@ -2,6 +2,7 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -32,36 +34,13 @@ func Group(c *cli.CLI) *cobra.Command {
 }
 
 func newInspect(c *cli.CLI) *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
-		Use: "inspect [OPTIONS] IMAGE [IMAGE...]", Short: "Display detailed information on one or more images", Args: cli.MinArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			engine, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return cli.Inspect(c.Out, args, format, func(name string) (any, json.RawMessage, error) {
-				raw, err := engine.ImageInspectRaw(cmd.Context(), name)
-				if err != nil {
-					return nil, nil, err
-				}
-				typed, err := Typed(raw)
-				return typed, raw, err
-			})
-		},
-	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", cli.InspectFormatHelp)
-	return cmd
+	return cli.NewInspect(c, "image", Typed, func(ctx context.Context, e *client.Client, name string) (json.RawMessage, error) {
+		return e.ImageInspectRaw(ctx, name)
+	})
 }
 
 // Typed returns what the daemon says of an image for a template.
-func Typed(raw json.RawMessage) (any, error) {
-	var v wire.ImageInspect
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return nil, fmt.Errorf("decode the image: %w", err)
-	}
-	return v, nil
-}
+var Typed = cli.Typed[wire.ImageInspect]("image")
 
 func newTag(c *cli.CLI) *cobra.Command {
 	cmd := &cobra.Command{

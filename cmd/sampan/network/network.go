@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -105,39 +106,16 @@ func list(ctx context.Context, c *cli.CLI, filters map[string][]string, quiet, f
 }
 
 func newInspect(c *cli.CLI) *cobra.Command {
-	var format string
 	var verbose bool
-	cmd := &cobra.Command{
-		Use: "inspect [OPTIONS] NETWORK [NETWORK...]", Short: "Display detailed information on one or more networks", Args: cli.MinArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			engine, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return cli.Inspect(c.Out, args, format, func(name string) (any, json.RawMessage, error) {
-				raw, err := engine.NetworkInspectRaw(cmd.Context(), name, verbose)
-				if err != nil {
-					return nil, nil, err
-				}
-				typed, err := Typed(raw)
-				return typed, raw, err
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.StringVarP(&format, "format", "f", "", cli.InspectFormatHelp)
-	f.BoolVarP(&verbose, "verbose", "v", false, "Verbose output for diagnostics")
+	cmd := cli.NewInspect(c, "network", Typed, func(ctx context.Context, e *client.Client, name string) (json.RawMessage, error) {
+		return e.NetworkInspectRaw(ctx, name, verbose)
+	})
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Verbose output for diagnostics")
 	return cmd
 }
 
 // Typed returns what the daemon says of a network for a template.
-func Typed(raw json.RawMessage) (any, error) {
-	var v wire.NetworkInspect
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return nil, fmt.Errorf("decode the network: %w", err)
-	}
-	return v, nil
-}
+var Typed = cli.Typed[wire.NetworkInspect]("network")
 
 func newRemove(c *cli.CLI) *cobra.Command {
 	var force bool

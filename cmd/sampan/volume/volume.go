@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -146,36 +147,13 @@ func list(ctx context.Context, c *cli.CLI, filters map[string][]string, quiet bo
 }
 
 func newInspect(c *cli.CLI) *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
-		Use: "inspect [OPTIONS] VOLUME [VOLUME...]", Short: "Display detailed information on one or more volumes", Args: cli.MinArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			engine, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return cli.Inspect(c.Out, args, format, func(name string) (any, json.RawMessage, error) {
-				raw, err := engine.VolumeInspectRaw(cmd.Context(), name)
-				if err != nil {
-					return nil, nil, err
-				}
-				typed, err := Typed(raw)
-				return typed, raw, err
-			})
-		},
-	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", cli.InspectFormatHelp)
-	return cmd
+	return cli.NewInspect(c, "volume", Typed, func(ctx context.Context, e *client.Client, name string) (json.RawMessage, error) {
+		return e.VolumeInspectRaw(ctx, name)
+	})
 }
 
 // Typed returns what the daemon says of a volume for a template.
-func Typed(raw json.RawMessage) (any, error) {
-	var v wire.Volume
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return nil, fmt.Errorf("decode the volume: %w", err)
-	}
-	return v, nil
-}
+var Typed = cli.Typed[wire.Volume]("volume")
 
 func newRemove(c *cli.CLI) *cobra.Command {
 	var force bool
