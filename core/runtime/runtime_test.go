@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/mount"
@@ -25,7 +26,12 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "init" {
 		Init()
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if err := cgroup.RemoveEmpty("/sampan-test"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
 }
 
 // bench is a runtime with a bundle of busybox.
