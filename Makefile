@@ -85,7 +85,7 @@ clean: ## Remove what was built
 need-demo:
 	@.ci/need busybox=busybox-static curl=curl
 need-test:
-	@.ci/need busybox=busybox-static curl=curl docker=docker.io docker-registry=docker-registry mmdebstrap=mmdebstrap
+	@.ci/need busybox=busybox-static curl=curl docker=docker.io docker-registry=docker-registry mmdebstrap=mmdebstrap skopeo=skopeo
 
 # A Debian root filesystem and the packages that the scenarios install into it, made once.
 .PHONY: fixtures

@@ -113,7 +113,20 @@ func TestSpawnJoinsAndForks(t *testing.T) {
 	}
 }
 
+// needUserNamespaces skips in a chroot, where the kernel makes none (user_namespaces(7), EPERM).
+func needUserNamespaces(t *testing.T) {
+	t.Helper()
+	ours, err := os.Stat("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := os.Stat("/proc/1/root"); err == nil && !os.SameFile(ours, first) {
+		t.Skip("the kernel makes no user namespace for a process in a chroot")
+	}
+}
+
 func TestSpawnWaitsForPrepare(t *testing.T) {
+	needUserNamespaces(t)
 	prepare := func(pid int) error {
 		for name, text := range map[string]string{"uid_map": "0 1000 1", "gid_map": "0 1000 1"} {
 			if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, name), []byte(text), 0); err != nil {
@@ -149,6 +162,9 @@ func TestSpawnReportsWhatFailed(t *testing.T) {
 		{"executing after the second clone", Spawn{Program: null, Fork: true}, unix.EACCES, "execveat"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.spawn.Flags&unix.CLONE_NEWUSER != 0 {
+				needUserNamespaces(t)
+			}
 			c.spawn.Files, c.spawn.Args = files, []string{"true"}
 			_, err := c.spawn.Start()
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {

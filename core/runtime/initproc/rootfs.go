@@ -312,8 +312,12 @@ func (p *process) cwd() error {
 	return dir.Close()
 }
 
-// pivot makes the container's root the root of this process and drops the host's.
+// pivot makes the container's root the root of this process and of its mount namespace, and drops the
+// host's.
 func (p *process) pivot() error {
+	if err := leaveChroot(); err != nil {
+		return err
+	}
 	if err := unix.Fchdir(int(p.root.Dir().Fd())); err != nil {
 		return fmt.Errorf("enter the root filesystem: %w", err)
 	}
@@ -331,6 +335,25 @@ func (p *process) pivot() error {
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter /: %w", err)
+	}
+	return nil
+}
+
+// leaveChroot goes to the root of the mount namespace. When the engine itself runs in a chroot,
+// pivot_root(2) would only swap what is mounted there: the host's root would stay below, in reach of
+// a container that may call chroot(2), and setns(2) would take an exec to it.
+func leaveChroot() error {
+	// setns(2) moves a thread that shares its root with no other.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	self, err := linux.PidFD(os.Getpid())
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	if err := unix.Setns(int(self.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter the root of the mount namespace: %w", err)
 	}
 	return nil
 }
