@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -113,14 +114,34 @@ func TestSpawnJoinsAndForks(t *testing.T) {
 	}
 }
 
-// needUserNamespaces skips in a chroot, where the kernel makes none (user_namespaces(7), EPERM).
+// needUserNamespaces skips in a chroot, where the kernel makes none (user_namespaces(7), EPERM): that
+// is where the root of the mount namespace is another directory than ours.
 func needUserNamespaces(t *testing.T) {
 	t.Helper()
 	ours, err := os.Stat("/")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if first, err := os.Stat("/proc/1/root"); err == nil && !os.SameFile(ours, first) {
+	var top os.FileInfo
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its other root
+		self, err := PidFD(os.Getpid())
+		if err == nil {
+			err = unix.Unshare(unix.CLONE_FS)
+		}
+		if err == nil {
+			err = unix.Setns(int(self.Fd()), unix.CLONE_NEWNS)
+		}
+		if err == nil {
+			top, err = os.Stat("/")
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if !os.SameFile(ours, top) {
 		t.Skip("the kernel makes no user namespace for a process in a chroot")
 	}
 }

@@ -407,7 +407,7 @@ func TestExec(t *testing.T) {
 	}
 	defer extra.Close()
 	p, err := c.Exec(t.Context(), ExecOptions{
-		Process: &specs.Process{Args: []string{"sh", "-c", "hostname; ls /proc/self/fd | head -5; readlink /proc/self/fd/3; grep -c test- /proc/self/cgroup; exit 4"}, Env: []string{"PATH=/bin"}, Cwd: "/"},
+		Process: &specs.Process{Args: []string{"sh", "-c", "hostname; ls /proc/self/fd | head -5; readlink /proc/self/fd/3 | grep -o rootfs/bin/busybox; grep -c test- /proc/self/cgroup; exit 4"}, Env: []string{"PATH=/bin"}, Cwd: "/"},
 		Stdout:  w, Stderr: w, ExtraFiles: []*os.File{extra},
 	})
 	w.Close()
@@ -417,7 +417,7 @@ func TestExec(t *testing.T) {
 	defer p.PidFD().Close()
 	out, _ := io.ReadAll(r)
 	status, err := linux.Wait(p.PidFD())
-	if want := "inside\n0\n1\n2\n3\n4\n" + extra.Name() + "\n0\n"; string(out) != want || status.ExitStatus() != 4 {
+	if want := "inside\n0\n1\n2\n3\n4\nrootfs/bin/busybox\n0\n"; string(out) != want || status.ExitStatus() != 4 {
 		t.Errorf("got %q, status %d, %v; want %q, status 4", out, status.ExitStatus(), err, want)
 	}
 	if _, err := c.Exec(t.Context(), ExecOptions{Process: &specs.Process{Args: []string{"nothing"}, Env: []string{"PATH=/bin"}, Cwd: "/"}}); err == nil || !strings.Contains(err.Error(), "executable file not found in $PATH") {
