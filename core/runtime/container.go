@@ -217,6 +217,9 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 	return err
 }
 
+// defaultCgroup is the parent of containers whose spec has no cgroupsPath.
+const defaultCgroup = "/sampan"
+
 // killTimeout bounds the wait for processes that were killed: one in the kernel's hands (state D)
 // goes when it can.
 const killTimeout = 10 * time.Second
@@ -243,6 +246,11 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	}
 	if err := m.Delete(); err != nil {
 		return err
+	}
+	if c.record.Spec.Linux.CgroupsPath == "" { // the parent is ours too
+		if err := cgroup.RemoveEmpty(defaultCgroup); err != nil {
+			return err
+		}
 	}
 	err = os.RemoveAll(c.dir)
 	if h := c.record.Spec.Hooks; h != nil {

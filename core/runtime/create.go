@@ -72,7 +72,7 @@ func (r *Runtime) reserve(id string, o CreateOptions, filter *initproc.Filter) (
 		ID: id, Bundle: o.Bundle, Created: time.Now().UTC(), Spec: &spec, Namespaces: namespaceSet(&spec), Cgroup: linux.CgroupsPath,
 	}}
 	if c.record.Cgroup == "" {
-		c.record.Cgroup = "/sampan/" + id
+		c.record.Cgroup = defaultCgroup + "/" + id
 	}
 	if o.NetNS != nil {
 		c.record.Namespaces |= unix.CLONE_NEWNET
