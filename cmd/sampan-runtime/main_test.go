@@ -110,7 +110,7 @@ func newHouse(t *testing.T, change func(*specs.Spec), args ...string) *house {
 	}
 	s := example()
 	s.Process.Args, s.Process.Terminal, s.Root.Readonly = args, false, false
-	s.Linux.CgroupsPath = fmt.Sprintf("/sampan/test-%d-%s", os.Getpid(), t.Name())
+	s.Linux.CgroupsPath = fmt.Sprintf("/sampan-test-%d-%s", os.Getpid(), t.Name())
 	if change != nil {
 		change(s)
 	}

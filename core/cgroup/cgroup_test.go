@@ -20,7 +20,7 @@ import (
 )
 
 // parent is where the tests' cgroups are. It is removed when nothing else is below.
-const parent = "/sampan/test-cgroup"
+const parent = "/sampan-test-cgroup"
 
 func needRoot(t *testing.T) {
 	t.Helper()
