@@ -139,7 +139,7 @@ func probe(health map[string]any) string {
 		return s
 	}
 	var parts []string
-	kind := ""
+	var kind string
 	switch {
 	case len(test) > 0 && text(0) == "NONE":
 		return "probe.none()"

@@ -56,7 +56,7 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	case <-time.After(patience):
 		_ = cmd.Process.Kill()
-		<-ended
+		_ = <-ended // killed
 		err = fmt.Errorf("%s did not end", args[1])
 	}
 	<-screen.over

@@ -175,10 +175,12 @@ func (c *container) killExec(id string, sig unix.Signal) error {
 	if err != nil {
 		return err
 	}
-	if raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) }) != nil || errors.Is(err, unix.ESRCH) {
-		return nil
+	var sent error
+	closed := raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
+	if closed != nil || errors.Is(sent, unix.ESRCH) {
+		return nil //nolint:nilerr // its end was seen
 	}
-	return err
+	return sent
 }
 
 // delete removes the container from the kernel and from the runtime's state. It may be called again
