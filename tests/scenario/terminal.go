@@ -56,7 +56,7 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	case <-time.After(patience):
 		_ = cmd.Process.Kill()
-		_ = <-ended // killed
+		<-ended //nolint:errcheck // killed
 		err = fmt.Errorf("%s did not end", args[1])
 	}
 	<-screen.over
