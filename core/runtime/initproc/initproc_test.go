@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -248,8 +249,8 @@ func TestDialogueRunsHooks(t *testing.T) {
 	if err := d.Send(config); err != nil {
 		t.Fatal(err)
 	}
-	ran := false
-	d.Hooks = func() error { ran = true; return nil }
+	var ran atomic.Bool // the socket orders it; the race detector does not know
+	d.Hooks = func() error { ran.Store(true); return nil }
 	asked := make(chan error, 1)
 	go func() {
 		asked <- func() error {
@@ -263,7 +264,7 @@ func TestDialogueRunsHooks(t *testing.T) {
 			if err := p.parent.ask(); err != nil {
 				return err
 			}
-			if !ran {
+			if !ran.Load() {
 				return errors.New("went on before the hooks")
 			}
 			return p.parent.send(kindReady, nil, nil)
