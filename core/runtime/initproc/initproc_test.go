@@ -277,7 +277,11 @@ func TestDialogueRunsHooks(t *testing.T) {
 	if err := <-asked; err != nil {
 		t.Error(err)
 	}
-	p, d = talk(t)
+}
+
+// A hook that fails ends the making of the container.
+func TestDialogueFailsWithAHook(t *testing.T) {
+	p, d := talk(t)
 	d.Hooks = func() error { return unix.EPERM }
 	if err := p.parent.send(kindHooks, nil, nil); err != nil {
 		t.Fatal(err)
