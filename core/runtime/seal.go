@@ -1,18 +1,25 @@
 package runtime
 
 import (
-	"debug/elf"
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
 )
 
-// SealSelf returns a copy of the running program in a sealed memfd (memfd_create(2)). It is what is
-// executed inside containers: through /proc/self/exe a container that takes the process over finds
-// a file that nobody can write to, and not the host's program (CVE-2019-5736).
+// SealSelf returns the running program as a file that nobody can write to by way of it. It is what is
+// executed inside containers: a container that takes the process over reaches it as /proc/self/exe,
+// and must not reach the host's program that way (CVE-2019-5736).
+//
+// It is the program on a mount of its own, read-only and attached nowhere: no copy is made, and no
+// container can change a mount that is in no namespace of its own. Who may not mount gets a copy in
+// memory, sealed (memfd_create(2)).
 func SealSelf() (*os.File, error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
@@ -22,20 +29,41 @@ func SealSelf() (*os.File, error) {
 	if err := static(self); err != nil {
 		return nil, err
 	}
+	if f, err := readonlyMount(self); err == nil {
+		return f, nil
+	}
+	return sealedCopy(self)
+}
+
+func readonlyMount(program *os.File) (*os.File, error) {
+	mnt, err := linux.CloneTree(program, "", false)
+	if err != nil {
+		return nil, err
+	}
+	attributes := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	if err := linux.SetMount(mnt, attributes, false); err != nil {
+		mnt.Close()
+		return nil, err
+	}
+	return mnt, nil
+}
+
+// mfdExec is MFD_EXEC of linux/memfd.h, which came with Linux 6.3.
+const mfdExec = 0x10
+
+func sealedCopy(program *os.File) (*os.File, error) {
 	fd, err := unix.MemfdCreate("sampan-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|mfdExec)
-	if err != nil { // MFD_EXEC came with Linux 6.3
+	if err != nil {
 		fd, err = unix.MemfdCreate("sampan-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("seal this program: memfd_create: %w", err)
 	}
 	sealed := os.NewFile(uintptr(fd), "sampan-init")
-	if _, err := sealed.ReadFrom(self); err != nil {
+	if _, err := sealed.ReadFrom(program); err != nil {
 		sealed.Close()
 		return nil, fmt.Errorf("seal this program: %w", err)
 	}
-	// A file that is open for writing cannot be executed: what is executed is opened anew, and seals
-	// make sure that nobody ever writes.
 	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 	if _, err := unix.FcntlInt(sealed.Fd(), unix.F_ADD_SEALS, seals); err != nil {
 		sealed.Close()
@@ -44,17 +72,29 @@ func SealSelf() (*os.File, error) {
 	return sealed, nil
 }
 
-// mfdExec is MFD_EXEC of linux/memfd.h.
-const mfdExec = 0x10
-
-// static refuses a program that needs a dynamic linker: it would be looked for in the container.
-func static(self *os.File) error {
-	program, err := elf.NewFile(self)
-	if err != nil {
+// static refuses a program that needs a dynamic linker, which would be looked for in the container. The
+// few fields are read here because package debug/elf costs every start of the init (elf(5)).
+func static(program *os.File) error {
+	const (
+		headerSize  = 64
+		programSize = 56 // of a program header of a 64-bit file
+		interpreter = 3  // PT_INTERP
+	)
+	var header [headerSize]byte
+	if _, err := program.ReadAt(header[:], 0); err != nil {
 		return fmt.Errorf("seal this program: %w", err)
 	}
-	for _, p := range program.Progs {
-		if p.Type == elf.PT_INTERP {
+	if !bytes.HasPrefix(header[:], []byte("\x7fELF\x02")) {
+		return nil // a 32-bit machine's; the kernel says what is wrong
+	}
+	order := binary.NativeEndian
+	offset, count := int64(order.Uint64(header[32:])), int64(order.Uint16(header[56:]))
+	headers := make([]byte, count*programSize)
+	if _, err := io.ReadFull(io.NewSectionReader(program, offset, int64(len(headers))), headers); err != nil {
+		return fmt.Errorf("seal this program: %w", err)
+	}
+	for ; len(headers) > 0; headers = headers[programSize:] {
+		if order.Uint32(headers) == interpreter {
 			return fault.New(fault.Internal, "this program is linked dynamically and cannot run inside containers: build it with CGO_ENABLED=0")
 		}
 	}

@@ -117,8 +117,13 @@ func (p *process) identity(spec *specs.Process) error {
 	if err := linux.SetCapabilities(sets.Effective, sets.Permitted, sets.Inheritable); err != nil {
 		return fmt.Errorf("process.capabilities: %w", err)
 	}
-	if err := linux.SetAmbient(sets.Ambient); err != nil {
+	// One that is not inheritable too cannot be ambient (capabilities(7)). Specs have such, among them
+	// the one that `runc spec` writes, and runc lets them pass.
+	if err := linux.SetAmbient(sets.Ambient & sets.Inheritable & sets.Permitted); err != nil {
 		return fmt.Errorf("process.capabilities.ambient: %w", err)
+	}
+	if lost := sets.Ambient &^ (sets.Inheritable & sets.Permitted); lost != 0 {
+		p.parent.warn("process.capabilities.ambient: %#x are not permitted and inheritable, and are left out", lost)
 	}
 	return nil
 }
