@@ -27,16 +27,25 @@ type foreground struct {
 	pidfd    *os.File
 	terminal *terminal // nil: none
 	signals  chan os.Signal
+	rest     *time.Timer
+}
+
+// common are the signals that people and programs send to end or steer a container.
+var common = []os.Signal{
+	unix.SIGCHLD, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGWINCH,
 }
 
 // newForeground makes a child of ours the one in the foreground. console is its terminal, or nil.
 func newForeground(console *os.File, pid int, pidfd *os.File) (*foreground, error) {
 	f := &foreground{pid: pid, pidfd: pidfd, signals: make(chan os.Signal, 64)}
-	signal.Notify(f.signals)
+	signal.Notify(f.signals, common...)
+	// Each signal costs the Go runtime a round between threads, all of them several milliseconds: what is
+	// rarely sent can wait until the container has outlived that.
+	f.rest = time.AfterFunc(50*time.Millisecond, func() { signal.Notify(f.signals) })
 	if console != nil {
 		t, err := newTerminal(console)
 		if err != nil {
-			signal.Stop(f.signals)
+			f.stop()
 			return nil, err
 		}
 		f.terminal = t
@@ -49,7 +58,8 @@ func (f *foreground) stop() {
 	if f == nil {
 		return
 	}
-	signal.Stop(f.signals)
+	// The signals stay with us: this program ends next, and giving them back costs as much as taking them.
+	f.rest.Stop()
 	if f.terminal != nil {
 		f.terminal.close()
 	}
