@@ -62,6 +62,11 @@ generate: ## Make the generated code again (protobuf, system call tables)
 features: need-test build fixtures ## Run the scenarios and print which of the 431 checklist items they prove
 	SAMPAN_BIN=$(CURDIR)/bin go run ./tests/features -write docs/features.md
 
+.PHONY: conformance
+conformance: build ## Run the OCI validation suite with runc and with ours, write docs/conformance.md
+	@.ci/need runc=runc
+	go run ./tests/conformance -write docs/conformance.md
+
 .PHONY: vm
 vm: build ## Run the scenarios on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
 	@VM_RUN=$${VM_RUN:-$(SHARED)/lab/vm-run} tests/vm

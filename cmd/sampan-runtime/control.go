@@ -79,7 +79,11 @@ func deleteFlags(p *program, f *pflag.FlagSet) action {
 			return err
 		}
 		// A container that was never started has no program that could be lost.
-		return c.Delete(ctx, *force || s.Status == "created")
+		if err := c.Delete(ctx, *force || s.Status == "created"); err != nil {
+			return err
+		}
+		p.forget(args[0])
+		return nil
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -34,8 +35,8 @@ func (c *creation) flags(f *pflag.FlagSet) {
 	f.StringVarP(&c.bundle, "bundle", "b", "", "the bundle's directory (default: the working directory)")
 	f.StringVar(&c.consoleSocket, "console-socket", "", "unix socket that is sent the master of the container's terminal")
 	f.StringVar(&c.pidFile, "pid-file", "", "file that the process ID is written to")
-	f.BoolVar(&c.noPivot, "no-pivot", false, "do not use pivot_root (not implemented)")
-	f.BoolVar(&c.noNewKeyring, "no-new-keyring", false, "keep the session keyring of the caller (not implemented)")
+	f.BoolVar(&c.noPivot, "no-pivot", false, "move the root filesystem to / without pivot_root, for machines that run from memory")
+	f.BoolVar(&c.noNewKeyring, "no-new-keyring", false, "keep the session keyring of the caller")
 	f.IntVar(&c.preserve, "preserve-fds", 0, "pass that many files from descriptor 3 on to the container")
 }
 
@@ -68,9 +69,6 @@ func interruptible() (context.Context, context.CancelFunc) {
 
 // spec reads the bundle's config.json.
 func (c *creation) spec() (*specs.Spec, error) {
-	if c.noPivot {
-		return nil, fault.New(fault.NotImplemented, "--no-pivot is not implemented")
-	}
 	spec := &specs.Spec{}
 	name := filepath.Join(c.bundle, "config.json")
 	err := readJSON(name, spec)
@@ -121,11 +119,9 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 	if err != nil {
 		return nil, err
 	}
-	if o.noNewKeyring {
-		p.log.Warn("--no-new-keyring is not implemented: the container has a session keyring of its own")
-	}
-	if spec.Process != nil && len(files) > o.preserve {
-		spec.Process.Env = append(spec.Process.Env, fmt.Sprintf("LISTEN_FDS=%d", len(files)-o.preserve), "LISTEN_PID=1")
+	activate(spec.Process, len(files)-o.preserve)
+	if err := p.notification(id).addTo(spec); err != nil {
+		return nil, err
 	}
 	bundle := o.bundle
 	if bundle == "" {
@@ -139,6 +135,7 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 	}
 	c, err := r.Create(ctx, id, runtime.CreateOptions{
 		Bundle: bundle, Spec: spec, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: files,
+		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot,
 	})
 	if fault.Is(err, fault.Exists) {
 		return nil, fault.New(fault.Exists, "container with given ID already exists")
@@ -156,6 +153,17 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 		return nil, errors.Join(err, c.Delete(context.WithoutCancel(ctx), true), c.Close())
 	}
 	return c, nil
+}
+
+// activate tells a process of the sockets that it is given (sd_listen_fds(3)).
+func activate(process *specs.Process, sockets int) {
+	if process == nil || sockets <= 0 {
+		return
+	}
+	process.Env = append(slices.Clone(process.Env), fmt.Sprintf("LISTEN_FDS=%d", sockets), "LISTEN_PID=1")
+	if names := os.Getenv("LISTEN_FDNAMES"); names != "" {
+		process.Env = append(process.Env, "LISTEN_FDNAMES="+names)
+	}
 }
 
 // inherited are the files that the container gets from descriptor 3 on: those of systemd's socket

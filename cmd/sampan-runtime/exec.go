@@ -22,9 +22,9 @@ const execFailed = 255
 // execution are the options of exec.
 type execution struct {
 	consoleSocket, pidFile, processFile      string
-	cwd, user, label, apparmor, subCgroup    string
+	cwd, user, label, apparmor               string
 	env, capabilities                        []string
-	groups                                   []string
+	groups, subCgroups                       []string
 	tty, detach, noNewPrivileges, evenPaused bool
 	preserve                                 int
 }
@@ -45,8 +45,8 @@ func execFlags(p *program, f *pflag.FlagSet) action {
 	f.BoolVar(&e.noNewPrivileges, "no-new-privs", false, "the process can gain no privileges")
 	f.StringArrayVarP(&e.capabilities, "cap", "c", nil, "add a capability")
 	f.IntVar(&e.preserve, "preserve-fds", 0, "pass that many files from descriptor 3 on to the process")
-	f.StringVar(&e.subCgroup, "cgroup", "", "sub-cgroup of the process (not implemented)")
-	f.BoolVar(&e.evenPaused, "ignore-paused", false, "start also in a paused container (not implemented)")
+	f.StringArrayVar(&e.subCgroups, "cgroup", nil, "[CONTROLLER[,CONTROLLER...]:]PATH of an existing cgroup below the container's for the process")
+	f.BoolVar(&e.evenPaused, "ignore-paused", false, "start also in a paused container, and wait until it goes on")
 	return func(args []string) error {
 		code, err := p.exec(&e, args)
 		if err != nil {
@@ -81,6 +81,11 @@ func (p *program) exec(e *execution, args []string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	activate(process, len(files)-e.preserve)
+	sub, err := subCgroups(e.subCgroups)
+	if err != nil {
+		return 0, err
+	}
 	if !e.detach {
 		// Before there is a child, so that the signal of its end is not missed.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -89,6 +94,7 @@ func (p *program) exec(e *execution, args []string) (code int, err error) {
 	}
 	made, err := c.Exec(ctx, runtime.ExecOptions{
 		Process: process, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: files,
+		Cgroup: sub, IgnorePaused: e.evenPaused,
 	})
 	if err != nil {
 		return 0, err
@@ -115,8 +121,6 @@ func (p *program) exec(e *execution, args []string) (code int, err error) {
 // process is that of --process, or the container's own with what the options change.
 func (e *execution) process(of *specs.Process, command []string) (*specs.Process, error) {
 	switch {
-	case e.subCgroup != "":
-		return nil, fault.New(fault.NotImplemented, "--cgroup is not implemented")
 	case e.processFile != "":
 		p := &specs.Process{}
 		return p, readJSON(e.processFile, p)

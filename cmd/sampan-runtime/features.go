@@ -29,16 +29,17 @@ func whatCanBe() *features.Features {
 		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		MountOptions:  slices.Compact(options),
 		Linux: &features.Linux{
-			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
+			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
 			Capabilities: linux.CapabilityNames(),
 			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
 			Seccomp: &features.Seccomp{
-				Enabled: &yes, Actions: sorted(slices.DeleteFunc(seccomp.Actions(), func(a string) bool { return a == string(specs.ActNotify) })),
+				Enabled: &yes, Actions: sorted(seccomp.Actions()),
 				Operators: sorted(seccomp.Operators()), Archs: seccomp.SupportedArchitectures(),
 				KnownFlags: sorted(seccomp.Flags()), SupportedFlags: sorted(seccomp.Flags()),
 			},
-			Apparmor: &features.Apparmor{Enabled: &yes},
-			Selinux:  &features.Selinux{Enabled: &no},
+			Apparmor:        &features.Apparmor{Enabled: &yes},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
+			Selinux:         &features.Selinux{Enabled: &no},
 		},
 		Annotations: map[string]string{"sh.sampan.runtime.version": version, "sh.sampan.runtime.commit": commit},
 	}

@@ -65,6 +65,7 @@ func (e *exitStatus) Unwrap() error { return e.cause }
 
 func verbs() []verb {
 	return []verb{
+		{"checkpoint", "CONTAINER", "freeze a container onto disk with CRIU", checkpointFlags, 1, 1, false},
 		{"create", "CONTAINER", "create a container, whose program start lets run", createFlags, 1, 1, false},
 		{"delete", "CONTAINER", "remove a stopped container and all it has", deleteFlags, 1, 1, false},
 		{"events", "CONTAINER", "print statistics and out-of-memory events as JSON lines", eventsFlags, 1, 1, false},
@@ -75,6 +76,7 @@ func verbs() []verb {
 		{"monitor", "", "be the parent of a daemon's containers", monitorFlags, 0, 0, false},
 		{"pause", "CONTAINER", "freeze all processes of a container", pauseFlags, 1, 1, false},
 		{"ps", "CONTAINER [PS OPTION...]", "list the processes of a container", psFlags, 1, -1, true},
+		{"restore", "CONTAINER", "make a container from a checkpoint with CRIU", restoreFlags, 1, 1, false},
 		{"resume", "CONTAINER", "let a paused container go on", resumeFlags, 1, 1, false},
 		{"run", "CONTAINER", "create a container, run its program and remove it", runFlags, 1, 1, false},
 		{"spec", "", "write a config.json to begin with", specFlags, 0, 0, false},
@@ -145,11 +147,8 @@ func (p *program) call(args []string) error {
 	return p.verb(all[i], rest[1:])
 }
 
-// unknown is the error about a verb that is not there; some of runc's are not there yet.
+// unknown is the error about a verb that is not there.
 func (p *program) unknown(given string, all []verb) error {
-	if given == "checkpoint" || given == "restore" {
-		return fault.New(fault.NotImplemented, "%s is not implemented", given)
-	}
 	var names []string
 	for _, v := range all {
 		names = append(names, v.name)

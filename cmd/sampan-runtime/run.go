@@ -37,8 +37,15 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 			return err
 		}
 		defer container.Close() //nolint:errcheck // handles that were only read from
+		notify := p.notification(args[0])
+		if err := notify.listen(); err != nil {
+			return errors.Join(err, container.Delete(ctx, true))
+		}
 		if *detach {
-			return p.startNew(ctx, container)
+			if err := p.startNew(ctx, container); err != nil {
+				return err
+			}
+			return notify.forward(container, container.Pid())
 		}
 		relay, err := newForeground(container.Console(), container.Pid(), container.PidFD())
 		if err == nil {
@@ -51,9 +58,17 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 			relay.stop()
 			return err
 		}
+		if notify != nil {
+			go func() {
+				if err := notify.forward(container, 0); err != nil {
+					p.log.Warn(err.Error())
+				}
+			}()
+		}
 		code, err := relay.wait()
 		if err == nil && !*keep {
 			err = container.Delete(context.Background(), true)
+			p.forget(container.ID())
 		}
 		if err != nil {
 			return err
@@ -68,6 +83,7 @@ func (p *program) startNew(ctx context.Context, c *runtime.Container) error {
 	if err == nil {
 		return nil
 	}
+	p.forget(c.ID())
 	if derr := c.Delete(context.WithoutCancel(ctx), true); derr != nil {
 		p.log.Warn("a container that could not be started is left", "id", c.ID(), "error", derr)
 	}
@@ -89,7 +105,14 @@ func startFlags(p *program, _ *pflag.FlagSet) action {
 		if err := errorOfStart(string(s.Status)); err != nil {
 			return err
 		}
-		return c.Start(ctx)
+		notify := p.notification(c.ID())
+		if err := notify.listen(); err != nil {
+			return err
+		}
+		if err := c.Start(ctx); err != nil {
+			return err
+		}
+		return notify.forward(c, c.Pid())
 	}
 }
 

@@ -62,17 +62,14 @@ func limits() []limit {
 
 func updateFlags(p *program, f *pflag.FlagSet) action {
 	resources := f.StringP("resources", "r", "", "file with the specification's resources as JSON, - is stdin; other options are then ignored")
-	l3 := f.String("l3-cache-schema", "", "Intel RDT (not implemented)")
-	bandwidth := f.String("mem-bw-schema", "", "Intel RDT (not implemented)")
+	l3 := f.String("l3-cache-schema", "", "schema of Intel RDT for the L3 cache")
+	bandwidth := f.String("mem-bw-schema", "", "schema of Intel RDT for the memory bandwidth")
 	given := map[string]*string{}
 	all := limits()
 	for _, l := range all {
 		given[l.option] = f.String(l.option, "", l.does)
 	}
 	return func(args []string) error {
-		if *l3 != "" || *bandwidth != "" {
-			return fault.New(fault.NotImplemented, "--l3-cache-schema and --mem-bw-schema are not implemented")
-		}
 		r := specs.LinuxResources{Memory: &specs.LinuxMemory{}, CPU: &specs.LinuxCPU{}, Pids: &specs.LinuxPids{}, BlockIO: &specs.LinuxBlockIO{}}
 		if *resources != "" {
 			if err := readJSON(*resources, &r); err != nil {
@@ -99,6 +96,12 @@ func updateFlags(p *program, f *pflag.FlagSet) action {
 			text, _ := json.Marshal(r) //nolint:errcheck,errchkjson // it came from JSON or options
 			p.log.Debug("update", "resources", string(text))
 		}
-		return c.Update(&r)
+		if err := c.Update(&r); err != nil {
+			return err
+		}
+		if *l3 == "" && *bandwidth == "" {
+			return nil
+		}
+		return c.UpdateRDT(*l3, *bandwidth)
 	}
 }

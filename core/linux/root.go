@@ -47,6 +47,16 @@ func (r *Root) OpenNoFollow(name string, flags int, mode uint32) (*os.File, erro
 	return r.openat2(name, &how)
 }
 
+// OpenOne is Open, but of the filesystem that is mounted at the root alone: a path with another mount
+// on it, also one of the same filesystem, is an error (EXDEV).
+func (r *Root) OpenOne(name string, flags int, mode uint32) (*os.File, error) {
+	how := unix.OpenHow{
+		Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode),
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	return r.openat2(name, &how)
+}
+
 // maxAgain bounds how often a resolution that lost a race against a rename is repeated.
 const maxAgain = 64
 
@@ -194,12 +204,11 @@ func (r *Root) CreateFile(name string, mode, parents uint32) (*os.File, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	// Opened with O_PATH afterwards: who only mounts on it needs no right to write to it.
-	fd, err := unix.Openat(int(dir.Fd()), parts[last], unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_WRONLY, mode)
-	if err != nil {
+	// mknod(2) and not open(2), which would do something to a device or wait for a FIFO that appears at
+	// this moment. The handle is O_PATH: who only mounts on the file needs no right to write to it.
+	if err := unix.Mknodat(int(dir.Fd()), parts[last], unix.S_IFREG|mode, 0); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, pathError("create in root", name, err)
 	}
-	defer unix.Close(fd)
 	return (&Root{dir}).OpenNoFollow(parts[last], unix.O_PATH, 0)
 }
 
@@ -211,6 +220,16 @@ func OpenAt(dir *os.File, name string, flags int, mode uint32) (*os.File, error)
 	}
 	fd, err := RetryValue(func() (int, error) { return unix.Openat(at, name, flags|unix.O_CLOEXEC, mode) })
 	return open(fd, "open", name, err)
+}
+
+// Same reports whether two handles are of one file.
+func Same(a, b *os.File) (bool, error) {
+	first, err := Fstat(a)
+	if err != nil {
+		return false, err
+	}
+	second, err := Fstat(b)
+	return first.Dev == second.Dev && first.Ino == second.Ino, err
 }
 
 // Fstat is fstat(2).

@@ -36,7 +36,8 @@ type Spawn struct {
 	Unshare int        // unshare(2) flags, after all that
 	Root    bool       // become user and group 0 of the user namespace before the program is executed
 
-	// Prepare is called with the child's pid while the child waits: to write its id mappings.
+	// Prepare is called with the child's pid while the child waits, when all namespaces are there: to
+	// write its id mappings and time offsets.
 	Prepare func(pid int) error
 }
 
@@ -273,6 +274,10 @@ func (p *program) exec() {
 		}
 	}
 	if p.sync != noFile {
+		// What is to be prepared is there from here on.
+		if _, _, e := syscall.RawSyscall(unix.SYS_WRITE, p.sync, uintptr(unsafe.Pointer(&p.buf[0])), 1); e != 0 {
+			p.fail(stepPrepare, e, 0)
+		}
 		n, _, e := syscall.RawSyscall(unix.SYS_READ, p.sync, uintptr(unsafe.Pointer(&p.buf[0])), 1)
 		if e != 0 || n != 1 {
 			p.fail(stepPrepare, e, 0)
@@ -365,13 +370,29 @@ func (s *Spawn) startPrepared(p *program) (Child, error) {
 	if pid < 0 {
 		return Child{}, fmt.Errorf("clone3: %w", unix.Errno(-pid))
 	}
-	if err := s.Prepare(pid); err != nil {
+	// It has joined and made everything, or has failed.
+	if n, err := RetryValue(func() (int, error) { return unix.Read(ours, make([]byte, 1)) }); err != nil || n == 0 {
+		return s.finish(p, pid, int(*pidfd))
+	}
+	waiting := pid
+	if s.Fork {
+		waiting = int(p.out.pid)
+	}
+	err = s.Prepare(waiting)
+	if err == nil {
+		err = Retry(func() error { return unix.Sendto(ours, []byte{1}, unix.MSG_NOSIGNAL, nil) })
+		if errors.Is(err, unix.EPIPE) {
+			err = nil // it has ended, which is told below
+		} else if err != nil {
+			err = fmt.Errorf("tell the child to go on: %w", err)
+		}
+	}
+	if err != nil {
+		if s.Fork {
+			reap(-1, waiting, true) // first: the one in between waits for it
+		}
 		reap(int(*pidfd), pid, true)
 		return Child{}, err
-	}
-	if err := Retry(func() error { _, err := unix.Write(ours, []byte{1}); return err }); err != nil && !errors.Is(err, unix.EPIPE) {
-		reap(int(*pidfd), pid, true)
-		return Child{}, fmt.Errorf("tell the child to go on: %w", err)
 	}
 	// The child's end is closed when it executes the program or ends.
 	Retry(func() error { _, err := unix.Read(ours, make([]byte, 1)); return err }) //nolint:errcheck // only its return counts

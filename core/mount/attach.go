@@ -50,11 +50,21 @@ func (m Mount) attachTo(root *linux.Root) (*linux.Root, error) {
 //
 // The checks are asked about the very file that is mounted on, and any of them may refuse it.
 func (m Mount) Attach(root *linux.Root, checks ...func(target *os.File) error) (*os.File, error) {
+	return m.attach(root, nil, checks)
+}
+
+func (m Mount) attach(root *linux.Root, tree *os.File, checks []func(target *os.File) error) (*os.File, error) {
 	o, err := m.ParseOptions()
+	if err == nil && tree == nil && o.IDMap {
+		err = fault.New(fault.NotImplemented, "mount on %s: ids can be mapped on bind mounts of a container alone", m.Target)
+	}
 	if err != nil {
+		if tree != nil {
+			tree.Close()
+		}
 		return nil, err
 	}
-	mnt, target, err := m.prepare(root, &o)
+	mnt, target, err := m.prepare(root, tree, &o)
 	if target != nil {
 		defer target.Close()
 	}
@@ -95,9 +105,9 @@ func (m Mount) wrap(err error) error {
 }
 
 // prepare makes a detached mount and opens its place.
-func (m Mount) prepare(root *linux.Root, o *Options) (mnt, target *os.File, err error) {
+func (m Mount) prepare(root *linux.Root, tree *os.File, o *Options) (mnt, target *os.File, err error) {
 	if o.Bind {
-		return m.prepareBind(root, o)
+		return m.prepareBind(root, tree, o)
 	}
 	target, err = root.MkdirAll(m.Target, 0o755)
 	if err != nil {
@@ -113,13 +123,16 @@ func (m Mount) prepare(root *linux.Root, o *Options) (mnt, target *os.File, err 
 	return mnt, target, err
 }
 
-func (m Mount) prepareBind(root *linux.Root, o *Options) (mnt, target *os.File, err error) {
-	if m.Source == "" {
+func (m Mount) prepareBind(root *linux.Root, tree *os.File, o *Options) (mnt, target *os.File, err error) {
+	mnt = tree
+	switch {
+	case tree != nil:
+	case m.Source == "":
 		return nil, nil, &fault.Field{Field: "source", Given: "", Expected: "the path of a file or directory to bind"}
-	}
-	mnt, err = linux.CloneTree(nil, m.Source, o.Recursive)
-	if err != nil {
-		return nil, nil, err
+	default:
+		if mnt, err = linux.CloneTree(nil, m.Source, o.Recursive); err != nil {
+			return nil, nil, err
+		}
 	}
 	dir, err := linux.IsDir(mnt)
 	if err == nil {

@@ -16,6 +16,7 @@ type Options struct {
 	Superblock         []string // flags of the filesystem that fsconfig(2) knows by name: "ro", "sync"
 	Data               []string // what only the filesystem's driver understands: "size=64m"
 	Bind, Recursive    bool
+	IDMap, IDMapTree   bool // ids are mapped on the mount ("idmap"), and on all below it ("ridmap")
 	CopyUp             bool // tmpcopyup: a tmpfs begins with what was at its place
 }
 
@@ -68,7 +69,7 @@ var ignored = map[string]bool{
 
 // Known are the names of the options that are not passed to a filesystem's driver.
 func Known() []string {
-	names := []string{"bind", "rbind", "tmpcopyup"}
+	names := []string{"bind", "rbind", "tmpcopyup", "idmap", "ridmap"}
 	for name := range attributes {
 		names = append(names, name, "r"+name)
 	}
@@ -91,6 +92,9 @@ func (m Mount) ParseOptions() (Options, error) {
 		if err := o.add(option); err != nil {
 			return o, err
 		}
+	}
+	if o.IDMap && !o.Bind {
+		return o, fault.New(fault.NotImplemented, "mount option idmap: ids can be mapped on bind mounts alone, and %s is a mount of type %q", m.Target, m.Type)
 	}
 	if o.Bind && len(o.Data) > 0 {
 		return o, &fault.Field{Field: "option of the mount at " + m.Target, Given: o.Data[0], Expected: "one that a bind mount can have", Nearest: fault.Nearest(o.Data[0], Known())}
@@ -128,8 +132,10 @@ func (o *Options) add(option string) error {
 		o.Bind, o.Recursive = true, true
 	case "tmpcopyup":
 		o.CopyUp = true
-	case "idmap", "ridmap":
-		return fault.New(fault.NotImplemented, "mount option %q: id-mapped mounts are not implemented", option)
+	case "idmap":
+		o.IDMap = true
+	case "ridmap":
+		o.IDMap, o.IDMapTree = true, true
 	case "remount":
 		return fault.New(fault.NotImplemented, "mount option %q: only fresh mounts are made", option)
 	default:

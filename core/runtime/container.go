@@ -111,6 +111,7 @@ func (c *Container) Start(ctx context.Context) error {
 	defer stop()
 	d := initproc.NewDialogue(call)
 	d.Warn = c.warn
+	d.Listener = c.listener(c.record.Pid, specs.StateCreated)
 	err = d.Executed()
 	unix.Unlinkat(int(dir.Fd()), socketName, 0) //nolint:errcheck // see status: the socket's presence alone proves nothing
 	if ctx.Err() != nil {
@@ -120,12 +121,19 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	if h := c.record.Spec.Hooks; h != nil {
-		// The specification: an error of these is logged, and the container goes on.
-		if err := hook.Run(ctx, "poststart", h.Poststart, c.state(specs.StateRunning)); err != nil {
+		c.follow(ctx, "poststart", h.Poststart, specs.StateRunning)
+	}
+	return nil
+}
+
+// follow runs the hooks that come after something: an error of one is logged, and the others and the
+// container go on (runtime.md, "Lifecycle").
+func (c *Container) follow(ctx context.Context, kind string, hooks []specs.Hook, status specs.ContainerState) {
+	for _, h := range hooks {
+		if err := hook.Run(ctx, kind, []specs.Hook{h}, c.state(status)); err != nil {
 			c.warn(err.Error())
 		}
 	}
-	return nil
 }
 
 // process opens the first process, if it is still that one; os.ErrProcessDone when it has ended.
@@ -199,7 +207,7 @@ func (c *Container) State() (specs.State, error) {
 // Kill sends a signal to the first process, or to all of the container. fault.Conflict when the
 // container has stopped; with all that is no error as long as the cgroup can be reached.
 func (c *Container) Kill(sig unix.Signal, all bool) error {
-	if all {
+	if all && !c.record.NoCgroup {
 		m, err := c.cgroups()
 		if err != nil {
 			return err
@@ -248,15 +256,13 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 		return err
 	}
 	if c.record.Spec.Linux.CgroupsPath == "" { // the parent is ours too
-		if err := cgroup.RemoveEmpty(defaultCgroup); err != nil {
+		if err := cgroup.RemoveEmpty(filepath.Dir(c.record.Cgroup)); err != nil {
 			return err
 		}
 	}
-	err = os.RemoveAll(c.dir)
+	err = errors.Join(leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
 	if h := c.record.Spec.Hooks; h != nil {
-		if err := hook.Run(context.WithoutCancel(ctx), "poststop", h.Poststop, c.state(specs.StateStopped)); err != nil {
-			c.warn(err.Error())
-		}
+		c.follow(context.WithoutCancel(ctx), "poststop", h.Poststop, specs.StateStopped)
 	}
 	return err
 }

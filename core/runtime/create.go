@@ -50,7 +50,7 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 			err = errors.Join(err, c.discard())
 		}
 	}()
-	if c.cgroup, err = cgroup.New(c.record.Cgroup, o.Spec.Linux.Resources, cgroup.Options{Clamp: o.ClampDefaults, Logger: r.log}); err != nil {
+	if err = c.makeCgroup(o.Spec.Linux.Resources, cgroup.Options{Clamp: o.ClampDefaults, Logger: r.log}); err != nil {
 		return nil, err
 	}
 	if err = c.launch(ctx, o, filter); err != nil {
@@ -70,9 +70,10 @@ func (r *Runtime) reserve(id string, o CreateOptions, filter *initproc.Filter) (
 	}
 	c := &Container{runtime: r, dir: filepath.Join(r.options.Root, id), record: record{
 		ID: id, Bundle: o.Bundle, Created: time.Now().UTC(), Spec: &spec, Namespaces: namespaceSet(&spec), Cgroup: linux.CgroupsPath,
+		Agent: agentOf(o.Spec.Linux.Seccomp, filter), KeepKeyring: o.NoNewKeyring,
 	}}
 	if c.record.Cgroup == "" {
-		c.record.Cgroup = defaultCgroup + "/" + id
+		c.record.Cgroup = cgroupParent() + "/" + id
 	}
 	if o.NetNS != nil {
 		c.record.Namespaces |= unix.CLONE_NEWNET
@@ -118,7 +119,7 @@ func (c *Container) discard() error {
 	if c.cgroup != nil {
 		errs = append(errs, c.cgroup.Kill(unix.SIGKILL), c.cgroup.Delete())
 	}
-	errs = append(errs, os.RemoveAll(c.dir))
+	errs = append(errs, leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
 	return errors.Join(errs...)
 }
 
@@ -163,10 +164,20 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	if err := c.save(); err != nil {
 		return err
 	}
+	if made&unix.CLONE_NEWTIME != 0 {
+		if err := checkClock(child.Pid); err != nil {
+			return err
+		}
+	}
+	c.giveStreams(child.Pid, o.Spec.Process.User, o.Stdin, o.Stdout, o.Stderr)
+	if err := joinRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt, child.Pid); err != nil {
+		return err
+	}
 	config := &initproc.Config{
 		Spec: c.record.Spec, Bundle: o.Bundle, RootMounts: o.RootMounts, Place: c.dir, Made: made, Filter: filter, Extra: len(o.ExtraFiles),
 		Clamp: o.ClampDefaults, State: c.state(specs.StateCreating), CgroupMounts: cgroupMounts(c.cgroup), Unified: c.cgroup.Unified(),
 	}
+	config.NoNewKeyring, config.NoPivot = o.NoNewKeyring, o.NoPivot
 	if path := c.record.Spec.Root.Path; filepath.IsAbs(path) {
 		config.Rootfs = path
 	} else {
@@ -174,6 +185,14 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	}
 	d := initproc.NewDialogue(ours)
 	d.Warn = c.warn
+	config.Trees = asksForTrees(c.record.Spec)
+	d.Tree = c.trees(child.Pid, c.record.Spec, config.Rootfs)
+	if config.Trees && len(o.RootMounts) > 0 {
+		// Root of the user namespace mounts them there, and cannot read what is inside.
+		if err := os.Chmod(c.dir, 0o711); err != nil {
+			return err
+		}
+	}
 	if h := c.record.Spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0 { //nolint:staticcheck // deprecated and still used
 		config.Hooks = true
 		d.Hooks = func() error {
@@ -224,7 +243,8 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 		}
 	}()
 	s = &linux.Spawn{Program: c.runtime.options.Init, Args: []string{"sampan-runtime", "init"}, Env: initEnv}
-	for _, n := range namespaces {
+	for _, at := range order() {
+		n := namespaces[at]
 		i := slices.IndexFunc(o.Spec.Linux.Namespaces, func(of specs.LinuxNamespace) bool { return of.Type == n.name })
 		switch {
 		case n.flag == unix.CLONE_NEWNET && o.NetNS != nil:
@@ -244,6 +264,7 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 	}
 	// The cgroup namespace begins where the process is when it makes it: after it has joined.
 	s.Flags, s.Unshare = made&^unix.CLONE_NEWCGROUP, int(made&unix.CLONE_NEWCGROUP)
+	c.userSpawn(s, o.Spec, made)
 	files, err := c.place(s)
 	opened = append(opened, files...)
 	if err != nil {
@@ -256,6 +277,9 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 
 // place lets the process begin in the container's cgroups.
 func (c *Container) place(s *linux.Spawn) (opened []*os.File, err error) {
+	if c.record.NoCgroup {
+		return nil, nil
+	}
 	if s.Cgroup, err = c.cgroup.FD(); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,10 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 	if err := validateProcess(o.Process); err != nil {
 		return nil, err
 	}
+	if c.record.Namespaces&unix.CLONE_NEWNS == 0 {
+		// Its root is no more than the first process's own.
+		return nil, fault.New(fault.NotImplemented, "exec in a container without a mount namespace is not implemented")
+	}
 	first, err := c.process()
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil, fault.New(fault.Conflict, "cannot exec in a stopped container")
@@ -53,7 +57,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 	if err != nil {
 		return nil, err
 	}
-	if frozen, err := m.Frozen(); err == nil && frozen {
+	if frozen, err := m.Frozen(); err == nil && frozen && !o.IgnorePaused {
 		return nil, fault.New(fault.Conflict, "cannot exec in a paused container")
 	}
 	filter, err := c.loadFilter()
@@ -69,8 +73,12 @@ func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, fi
 		// One call enters all namespaces of the first process, or none.
 		Join: []linux.Join{{File: first, Type: int(c.record.Namespaces)}},
 		Fork: c.record.Namespaces&unix.CLONE_NEWPID != 0,
+		Root: c.record.Namespaces&unix.CLONE_NEWUSER != 0,
 	}
-	opened, err := c.place(s)
+	if c.record.Namespaces&unix.CLONE_NEWTIME != 0 {
+		alone(s)
+	}
+	opened, err := c.placeBelow(s, o.Cgroup)
 	defer func() {
 		for _, f := range opened {
 			f.Close()
@@ -92,7 +100,7 @@ func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, fi
 	defer theirs.Close()
 	s.Files = append(append(s.Files, theirs), o.ExtraFiles...)
 
-	child, err := s.Start()
+	child, err := startOn(s, o.Process.ExecCPUAffinity)
 	if errors.Is(err, unix.ESRCH) {
 		return nil, fault.New(fault.Conflict, "cannot exec in a stopped container")
 	}
@@ -100,11 +108,14 @@ func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, fi
 		return nil, err
 	}
 	theirs.Close()
+	c.giveStreams(child.Pid, o.Process.User, o.Stdin, o.Stdout, o.Stderr)
 	d := initproc.NewDialogue(ours)
 	d.Warn = c.warn
+	d.Listener = c.listener(child.Pid, specs.StateRunning)
 	err = c.converse(ctx, child, func() error {
 		config := &initproc.Config{
-			Spec: &specs.Spec{Process: o.Process}, Exec: true, Filter: filter, Extra: len(o.ExtraFiles), Clamp: o.ClampDefaults,
+			Spec: &specs.Spec{Process: o.Process, Linux: &specs.Linux{Personality: c.record.Spec.Linux.Personality, MemoryPolicy: c.record.Spec.Linux.MemoryPolicy}},
+			Exec: true, NoNewKeyring: c.record.KeepKeyring, Filter: filter, Extra: len(o.ExtraFiles), Clamp: o.ClampDefaults,
 			State: specs.State{ID: c.ID()},
 		}
 		if err := d.Send(config); err != nil && !errors.Is(err, unix.EPIPE) {
@@ -133,5 +144,5 @@ func (c *Container) loadFilter() (*initproc.Filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seccomp program: %w", err)
 	}
-	return &initproc.Filter{Program: program, Flags: *c.record.Filter}, nil
+	return &initproc.Filter{Program: program, Flags: *c.record.Filter, Notify: c.record.Agent != nil}, nil
 }

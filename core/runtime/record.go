@@ -21,13 +21,16 @@ const (
 // record is what is known of a container, on disk. Nothing of it survives a reboot, so nothing is
 // synced.
 type record struct {
-	ID         string      `json:"id"`
-	Bundle     string      `json:"bundle"`
-	Created    time.Time   `json:"created"`
-	Cgroup     string      `json:"cgroup"`
-	Namespaces uint64      `json:"namespaces"`       // CLONE_NEW* that differ from the creator's
-	Filter     *uint       `json:"filter,omitempty"` // flags of the seccomp program, when there is one
-	Spec       *specs.Spec `json:"spec"`             // without the seccomp profile
+	ID          string      `json:"id"`
+	Bundle      string      `json:"bundle"`
+	Created     time.Time   `json:"created"`
+	Cgroup      string      `json:"cgroup"`
+	Namespaces  uint64      `json:"namespaces"`            // CLONE_NEW* that differ from the creator's
+	Filter      *uint       `json:"filter,omitempty"`      // flags of the seccomp program, when there is one
+	NoCgroup    bool        `json:"noCgroup,omitempty"`    // it is where its creator was: an ordinary user to whom none is delegated
+	Agent       *agent      `json:"agent,omitempty"`       // of the seccomp program, see notify.go
+	KeepKeyring bool        `json:"keepKeyring,omitempty"` // processes have their caller's session keyring
+	Spec        *specs.Spec `json:"spec"`                  // without the seccomp profile
 
 	// Of the first process; 0 until there is one.
 	Pid       int    `json:"pid,omitempty"`

@@ -17,6 +17,10 @@
 // The record exists before what it tells of, so that a crash at any point leaves something that
 // Delete with force removes; a first process whose creator dies in mid-way ends by itself.
 //
+// In a user namespace (userns.go) the first process is root over less than the host. What it may not do
+// the parent does: it maps the ids, and makes the trees of bind mounts and of the root for it. An
+// ordinary user makes containers in a user namespace alone; they have cgroups where the user has some.
+//
 // The caller of Create and Exec is the parent of the process and waits for it.
 package runtime
 
@@ -33,6 +37,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/mount"
 	"github.com/sampan-project/sampan/core/runtime/initproc"
@@ -77,6 +82,9 @@ type CreateOptions struct {
 	Stdin, Stdout, Stderr *os.File      // nil: /dev/null; ignored with Spec.Process.Terminal
 	NetNS                 *os.File      // the network namespace, over the spec's; nil: as the spec says
 	ExtraFiles            []*os.File    // fd 3 and on of the process
+	// NoNewKeyring: the container has the session keyring of the caller, not a new one. NoPivot: the root
+	// filesystem is moved to /, where pivot_root(2) cannot be used, as on a machine that runs from memory.
+	NoNewKeyring, NoPivot bool
 	// ClampDefaults: a limit that the host does not permit is lowered with a warning, not an error.
 	ClampDefaults bool
 }
@@ -87,6 +95,10 @@ type ExecOptions struct {
 	Stdin, Stdout, Stderr *os.File // nil: /dev/null; ignored with Process.Terminal
 	ExtraFiles            []*os.File
 	ClampDefaults         bool
+	// Cgroup: below the container's cgroup, where the process is to be. IgnorePaused: also in a paused
+	// container; the process is frozen then, and Exec waits until somebody lets the container go on.
+	Cgroup       cgroup.Sub
+	IgnorePaused bool
 }
 
 // checkID is by hand: a compiled expression would cost every start of the init.

@@ -62,11 +62,17 @@ func validate(s *specs.Spec, rootMounts bool) error {
 		return fault.New(fault.Invalid, "process: expected the program to run")
 	}
 	for _, check := range []func(*specs.Spec) error{
-		validateNamespaces, validateNames, validateSysctls, validateMounts, validateHooks, validateMissing,
+		validateNamespaces, validateUser, validateTime, validateIDMapped, validateNames, validateSysctls, validateMounts, validateHooks, validateMissing,
 	} {
 		if err := check(s); err != nil {
 			return err
 		}
+	}
+	if err := validateContainer(s.Linux); err != nil {
+		return err
+	}
+	if err := validateBare(s, rootMounts); err != nil {
+		return err
 	}
 	return validateProcess(s.Process)
 }
@@ -87,13 +93,31 @@ func validateNamespaces(s *specs.Spec) error {
 			return &fault.Field{Field: field + ".type", Given: string(n.Type), Expected: "each type once"}
 		case n.Path != "" && !path.IsAbs(n.Path):
 			return &fault.Field{Field: field + ".path", Given: n.Path, Expected: "an absolute path"}
-		case n.Type == specs.UserNamespace || n.Type == specs.TimeNamespace:
-			return fault.New(fault.NotImplemented, "%s: the %s namespace is not implemented", field, n.Type)
 		}
 		seen |= flag
 	}
-	if seen&unix.CLONE_NEWNS == 0 {
-		return fault.New(fault.Invalid, "linux.namespaces: expected a mount namespace")
+	return nil
+}
+
+// validateBare is about containers without a mount namespace: they get no mounts, so nothing may
+// depend on some.
+func validateBare(s *specs.Spec, rootMounts bool) error {
+	if namespaceSet(s)&unix.CLONE_NEWNS != 0 {
+		return nil
+	}
+	for _, f := range []struct {
+		field string
+		set   bool
+	}{
+		{"linux.maskedPaths", len(s.Linux.MaskedPaths) > 0}, {"linux.readonlyPaths", len(s.Linux.ReadonlyPaths) > 0},
+		{"linux.devices", len(s.Linux.Devices) > 0}, {"linux.sysctl", len(s.Linux.Sysctl) > 0},
+		{"linux.rootfsPropagation", s.Linux.RootfsPropagation != ""}, {"process.terminal", s.Process.Terminal},
+		{"hooks.createContainer", s.Hooks != nil && len(s.Hooks.CreateContainer) > 0},
+		{"root.readonly", s.Root != nil && s.Root.Readonly}, {"mounts of the root", rootMounts},
+	} {
+		if f.set {
+			return fault.New(fault.Invalid, "%s: expected a container with its own mount namespace", f.field)
+		}
 	}
 	return nil
 }
@@ -189,13 +213,7 @@ func validateMissing(s *specs.Spec) error {
 		field string
 		set   bool
 	}{
-		{"linux.uidMappings", len(s.Linux.UIDMappings)+len(s.Linux.GIDMappings) > 0},
-		{"linux.timeOffsets", len(s.Linux.TimeOffsets) > 0},
-		{"linux.intelRdt", s.Linux.IntelRdt != nil},
-		{"linux.personality", s.Linux.Personality != nil && s.Linux.Personality.Domain != specs.PerLinux},
-		{"linux.mountLabel", s.Linux.MountLabel != ""},
-		{"process.scheduler", s.Process.Scheduler != nil},
-		{"process.ioPriority", s.Process.IOPriority != nil},
+		{"linux.netDevices", len(s.Linux.NetDevices) > 0},
 	} {
 		if f.set {
 			return fault.New(fault.NotImplemented, "%s is not implemented", f.field)
@@ -230,5 +248,5 @@ func validateProcess(p *specs.Process) error {
 		}
 		seen[l.Type] = true
 	}
-	return nil
+	return validateAttributes(p)
 }

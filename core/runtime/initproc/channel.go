@@ -17,13 +17,15 @@ import (
 // A message is a kind, the length of its payload (4 bytes, big endian) and the payload. A file may
 // come along.
 const (
-	kindConfig  = 'c'
-	kindConsole = 't' // with the terminal's master
-	kindWarning = 'w'
-	kindHooks   = 'h' // the parent answers with one of the same kind when it has run them
-	kindReady   = 'r' // Create is done
-	kindGo      = 'g' // execve comes next
-	kindError   = 'e'
+	kindConfig   = 'c'
+	kindConsole  = 't' // with the terminal's master
+	kindWarning  = 'w'
+	kindTree     = 'm' // with the number of a mount, a question; the parent answers with its tree
+	kindHooks    = 'h' // the parent answers with one of the same kind when it has run them
+	kindReady    = 'r' // Create is done
+	kindGo       = 'g' // execve comes next
+	kindListener = 'l' // with the file of seccomp notifications; the parent answers with one of the same kind
+	kindError    = 'e'
 )
 
 // maxMessage bounds a message. The largest is the configuration, whose spec the caller has bounded.
@@ -129,6 +131,10 @@ type Dialogue struct {
 	Warn func(text string)
 	// Hooks is called when the namespaces are there and nothing in them was changed yet.
 	Hooks func() error
+	// Tree is called for a mount that the parent must make. nil: there is none.
+	Tree Tree
+	// Listener is given the file of seccomp notifications.
+	Listener func(*os.File) error
 	// Console is the master of the terminal, once it has come.
 	Console *os.File
 }
@@ -187,6 +193,10 @@ func (d *Dialogue) wait(until byte) error {
 				d.Console.Close()
 			}
 			d.Console = d.c.in.Take()
+		case kindListener:
+			if err := d.listen(); err != nil {
+				return err
+			}
 		case kindHooks:
 			if d.Hooks != nil {
 				if err := d.Hooks(); err != nil {
@@ -194,6 +204,10 @@ func (d *Dialogue) wait(until byte) error {
 				}
 			}
 			if err := d.c.send(kindHooks, nil, nil); err != nil {
+				return err
+			}
+		case kindTree:
+			if err := d.tree(payload); err != nil {
 				return err
 			}
 		case kindError:

@@ -127,11 +127,13 @@ func (p *process) procfs() (*os.File, error) {
 		return p.proc, nil
 	}
 	proc, err := linux.NewFilesystem("proc")
-	if err != nil {
-		return nil, err
+	if err == nil {
+		defer proc.Close()
+		p.proc, err = proc.Mount(0)
 	}
-	defer proc.Close()
-	p.proc, err = proc.Mount(0)
+	if errors.Is(err, unix.EPERM) {
+		p.proc, err = existingProc()
+	}
 	return p.proc, err
 }
 
@@ -141,12 +143,16 @@ func (p *process) write(name, value string) error {
 	if err != nil {
 		return err
 	}
-	f, err := linux.NewRoot(proc).Open(name, unix.O_WRONLY, 0)
+	// A mount over the file, or on the way to it, would redirect the value: also to another file of a
+	// procfs, where it may do harm (CVE-2025-52881).
+	f, err := linux.NewRoot(proc).OpenOne(name, unix.O_WRONLY, 0)
+	if errors.Is(err, unix.EXDEV) {
+		return fmt.Errorf("/proc/%s: something is mounted over it: %w", name, err)
+	}
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	// A mount over the file would redirect the value.
 	if ok, err := linux.IsFilesystem(f, unix.PROC_SUPER_MAGIC); err != nil || !ok {
 		return fmt.Errorf("/proc/%s is not in a procfs", name)
 	}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/mount"
 )
 
 // console gives the container's first process a terminal, when it wants one, and shows it as
@@ -89,5 +90,9 @@ func (p *process) showConsole(slave *os.File) error {
 		return fmt.Errorf("/dev/console: %w", err)
 	}
 	defer at.Close()
+	// A symlink there may lead to a file of procfs, which the terminal would hide (CVE-2025-52565).
+	if err := outsideProc(mount.Mount{Target: "/dev/console"})(at); err != nil {
+		return err
+	}
 	return linux.MoveMount(mnt, at)
 }

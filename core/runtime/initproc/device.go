@@ -109,6 +109,9 @@ func (p *process) device(d specs.LinuxDevice) error {
 			err = unix.Mknodat(int(dir.Fd()), name, typ|uint32(mode), int(number))
 		}
 	}
+	if errors.Is(err, unix.EPERM) && typ != unix.S_IFIFO {
+		return p.bindDevice(dir, name, d, typ, number)
+	}
 	if err != nil {
 		return fmt.Errorf("device %s: mknod: %w", d.Path, err)
 	}

@@ -53,6 +53,7 @@ type Config struct {
 	RootMounts []mount.Mount // makes the root filesystem, in place of Rootfs
 	Place      string        // where RootMounts are made: a directory of which the container needs nothing
 	Made       uint64        // CLONE_NEW* that were made and not joined
+	Trees      bool          // binds and Rootfs are asked of the parent: this process may not reach them
 
 	// CgroupMounts are shown below /sys/fs/cgroup where the spec has a mount of type cgroup: by
 	// controller or file name, a directory of the host. Unified: there is one hierarchy alone.
@@ -63,6 +64,8 @@ type Config struct {
 	Extra  int  // files that are passed on to the program from number 3
 	Hooks  bool // wait for the parent to run prestart and createRuntime hooks
 	State  specs.State
+	// NoNewKeyring: the session keyring of the caller stays. NoPivot: the root is moved to /.
+	NoNewKeyring, NoPivot bool
 	// Clamp: a limit that the host does not permit is lowered with a warning.
 	Clamp bool
 }
@@ -71,6 +74,8 @@ type Config struct {
 type Filter struct {
 	Program []byte // struct sock_filter, 8 bytes each in the machine's order
 	Flags   uint
+	// Notify: the program hands system calls to an agent, who is to be given their file.
+	Notify bool
 }
 
 // process is the state of one run of this package.

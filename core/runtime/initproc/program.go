@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"slices"
@@ -26,8 +27,32 @@ func (p *process) seal() error {
 	}
 	// Keys of the host's session are not the container's. Kernels without keyrings, and filters
 	// around us, refuse this without harm.
-	p.keyring()
-	return nil
+	if !p.NoNewKeyring {
+		p.keyring()
+	}
+	if err := p.rlimits(p.Spec.Process.Rlimits); err != nil {
+		return err
+	}
+	if !p.Exec && p.Made&unix.CLONE_NEWNS == 0 {
+		return nil // in a tree that somebody else makes, and that may not be ready
+	}
+	return p.check(p.Spec.Process)
+}
+
+// check finds out early that a program cannot be executed. The process still has all its rights:
+// what they do not suffice for fails later too, except where root is nobody, as on NFS.
+func (p *process) check(spec *specs.Process) error {
+	tolerable := func(err error) bool { return spec.User.UID != 0 && errors.Is(err, unix.EACCES) }
+	if err := chdir(spec.Cwd); err != nil {
+		if tolerable(err) {
+			return nil
+		}
+		return err
+	}
+	if _, err := find(spec.Args[0], spec.Env); err != nil && !tolerable(err) {
+		return err
+	}
+	return unix.Chdir("/") // hooks are yet to come
 }
 
 // finish gives up every right that the program is not to have, and executes it. heard tells the
@@ -42,7 +67,7 @@ func (p *process) finish(heard func() error) error {
 		}
 	}
 	spec := p.Spec.Process
-	if err := p.rlimits(spec.Rlimits); err != nil {
+	if err := p.attributes(spec); err != nil {
 		return err
 	}
 	if err := p.streams(spec.User); err != nil {
@@ -55,6 +80,13 @@ func (p *process) finish(heard func() error) error {
 		p.proc.Close()
 		p.proc = nil
 	}
+	environment := p.environment(spec)
+	// A directory that only root may enter, or only the user (root is nobody on NFS): either may do.
+	entered := chdir(spec.Cwd) == nil
+	// What follows a filter has to do with the system calls that any program needs.
+	if err := p.files(); err != nil {
+		return err
+	}
 	if spec.NoNewPrivileges {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("process.noNewPrivileges: %w", err)
@@ -63,14 +95,7 @@ func (p *process) finish(heard func() error) error {
 		// Without that flag the system call needs the rights that are given up next.
 		return err
 	}
-	if err := p.identity(spec); err != nil {
-		return err
-	}
-	program, err := find(spec.Args[0], spec.Env)
-	if err != nil {
-		return err
-	}
-	if err := p.files(); err != nil {
+	if err := p.identity(spec, entered); err != nil {
 		return err
 	}
 	if spec.NoNewPrivileges {
@@ -78,12 +103,31 @@ func (p *process) finish(heard func() error) error {
 			return err
 		}
 	}
-	err = unix.Exec(program, spec.Args, p.environment(spec))
-	return explain(spec.Args[0], err)
+	return execute(spec, environment)
 }
 
-// identity becomes the program's user with the program's capabilities, in its directory.
-func (p *process) identity(spec *specs.Process) error {
+// execute looks for the program as execvp(3) does, by trying: the filter is there already, and what
+// it does with calls that only ask is not known.
+func execute(spec *specs.Process, environment []string) error {
+	name := spec.Args[0]
+	var denied error
+	for at := range candidates(name, spec.Env) {
+		switch err := unix.Exec(at, spec.Args, environment); {
+		case errors.Is(err, unix.EACCES):
+			denied = err
+		case strings.Contains(name, "/") || !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR):
+			return explain(name, err)
+		}
+	}
+	if denied != nil {
+		return explain(name, denied)
+	}
+	return notInPath(name)
+}
+
+// identity becomes the program's user with the program's capabilities, in its directory, which it may
+// have entered already.
+func (p *process) identity(spec *specs.Process, entered bool) error {
 	capabilities := spec.Capabilities
 	if capabilities == nil {
 		capabilities = &specs.LinuxCapabilities{}
@@ -92,8 +136,6 @@ func (p *process) identity(spec *specs.Process) error {
 	if err != nil {
 		return err
 	}
-	// A directory that only root may enter, or only the user (root is nobody on NFS): either may do.
-	early := chdir(spec.Cwd)
 	if err := linux.DropBounding(sets.Bounding); err != nil {
 		return err
 	}
@@ -101,7 +143,7 @@ func (p *process) identity(spec *specs.Process) error {
 		return fmt.Errorf("keep capabilities: %w", err)
 	}
 	user := spec.User
-	if err := linux.SetUser(user.UID, user.GID, user.AdditionalGids, true); err != nil {
+	if err := p.become(user); err != nil {
 		return fmt.Errorf("process.user: %w", err)
 	}
 	umask := uint32(0o022)
@@ -109,7 +151,7 @@ func (p *process) identity(spec *specs.Process) error {
 		umask = *user.Umask
 	}
 	unix.Umask(int(umask))
-	if early != nil {
+	if !entered {
 		if err := chdir(spec.Cwd); err != nil {
 			return err
 		}
@@ -289,11 +331,15 @@ func (p *process) filter() error {
 		Len:    uint16(len(p.Filter.Program) / instruction),
 		Filter: (*unix.SockFilter)(unsafe.Pointer(unsafe.SliceData(p.Filter.Program))),
 	}
-	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.Filter.Flags), uintptr(unsafe.Pointer(&program)))
+	flags, handOver := p.Filter.Flags, func(int) error { return nil }
+	if p.Filter.Notify {
+		flags, handOver = flags|unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, p.listener()
+	}
+	fd, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), uintptr(unsafe.Pointer(&program)))
 	if e != 0 {
 		return fmt.Errorf("linux.seccomp: load %d instructions: %w", program.Len, e)
 	}
-	return nil
+	return handOver(int(fd))
 }
 
 // files makes the caller's files numbers 3 and on, and all others close-on-exec.
@@ -343,26 +389,35 @@ func home(uid uint32) string {
 	return "/"
 }
 
-// find looks a program up as execvp(3) does. The words are those that Docker's clients know.
-func find(name string, env []string) (string, error) {
-	if strings.Contains(name, "/") {
-		if err := executable(name); err != nil {
-			return "", explain(name, err)
+// candidates are the paths that a program's name may mean.
+func candidates(name string, env []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if strings.Contains(name, "/") {
+			yield(name)
+			return
 		}
-		return name, nil
-	}
-	var denied error
-	for dir := range strings.SplitSeq(lookup(env, "PATH"), ":") {
-		if dir == "" {
-			dir = "."
-		}
-		at := path.Join(dir, name)
-		switch err := executable(at); {
-		case err == nil:
+		for dir := range strings.SplitSeq(lookup(env, "PATH"), ":") {
+			at := path.Join(dir, name)
 			if !path.IsAbs(at) {
 				at = "./" + at
 			}
+			if !yield(at) {
+				return
+			}
+		}
+	}
+}
+
+// find returns the path of a program that can be executed. The words are those that Docker's clients
+// know.
+func find(name string, env []string) (string, error) {
+	var denied error
+	for at := range candidates(name, env) {
+		switch err := executable(at); {
+		case err == nil:
 			return at, nil
+		case strings.Contains(name, "/"):
+			return "", explain(name, err)
 		case errors.Is(err, unix.EACCES) && denied == nil:
 			denied = err
 		}
@@ -370,7 +425,11 @@ func find(name string, env []string) (string, error) {
 	if denied != nil {
 		return "", explain(name, denied)
 	}
-	return "", fault.As(fault.Invalid, &Failure{Message: fmt.Sprintf("exec: %q: executable file not found in $PATH", name), Errno: unix.ENOENT})
+	return "", notInPath(name)
+}
+
+func notInPath(name string) error {
+	return fault.As(fault.Invalid, &Failure{Message: fmt.Sprintf("exec: %q: executable file not found in $PATH", name), Errno: unix.ENOENT})
 }
 
 // lookup returns the last value of a variable.

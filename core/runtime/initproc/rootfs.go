@@ -21,7 +21,10 @@ import (
 // filesystem makes the container's tree of mounts and moves into it.
 func (p *process) filesystem() error {
 	if p.Made&unix.CLONE_NEWNS == 0 {
-		return p.joinedFilesystem()
+		if slices.ContainsFunc(p.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace }) {
+			return p.joinedFilesystem()
+		}
+		return p.bareFilesystem()
 	}
 	propagation, err := propagationOf(p.Spec.Linux.RootfsPropagation)
 	if err != nil {
@@ -90,6 +93,18 @@ func (p *process) joinedFilesystem() error {
 	return p.sysctls()
 }
 
+// bareFilesystem is for a container without a mount namespace: the directory of its root, and no mount,
+// which would be the host's.
+func (p *process) bareFilesystem() error {
+	if len(p.Spec.Mounts) > 0 {
+		p.parent.warn("mounts: %d are left out, as the container has no mount namespace", len(p.Spec.Mounts))
+	}
+	if err := unix.Chroot(p.Rootfs); err != nil {
+		return fmt.Errorf("root.path: %w", &fs.PathError{Op: "chroot", Path: p.Rootfs, Err: err})
+	}
+	return unix.Chdir("/")
+}
+
 // propagationOf is the rootfsPropagation of the spec; rslave is what a container has that says nothing.
 func propagationOf(name string) (mount.Propagation, error) {
 	if name == "" {
@@ -142,6 +157,9 @@ func (p *process) place() string {
 	if len(p.RootMounts) > 0 {
 		return p.Place
 	}
+	if p.Trees {
+		return treePlace()
+	}
 	return p.Rootfs
 }
 
@@ -151,25 +169,30 @@ func (p *process) rootfs() (*linux.Root, error) {
 		return mount.All(p.place(), p.RootMounts)
 	}
 	// A mount of its own, as pivot_root(2) demands, with all that is mounted below.
-	root, err := mount.All(p.Rootfs, []mount.Mount{{Type: "bind", Source: p.Rootfs, Target: "/", Options: []string{"rbind"}}})
+	root, err := p.bindRoot()
 	if err != nil {
 		return nil, fmt.Errorf("root.path: %w", err)
 	}
 	return root, nil
 }
 
+// ofTmpfs are options that specs give to bind mounts too, where mount(2) passes them over.
+var ofTmpfs = []string{"mode", "size", "uid", "gid", "nr_inodes"}
+
 // mount performs one mount of the spec.
 func (p *process) mount(m specs.Mount) error {
 	// A relative destination is deprecated in the specification, and means one below the root.
 	target := path.Clean("/" + m.Destination)
 	what := mount.Mount{Type: m.Type, Source: m.Source, Target: target, Options: m.Options}
-	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		return fault.New(fault.NotImplemented, "mounts: %s: id-mapped mounts are not implemented", m.Destination)
-	}
 	bind := slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 	if bind {
 		what.Type = "bind"
+		what.Options = slices.DeleteFunc(slices.Clone(m.Options), func(option string) bool {
+			name, _, _ := strings.Cut(option, "=")
+			return slices.Contains(ofTmpfs, name)
+		})
 	}
+	what.Options = append(slices.Clone(what.Options), p.mountLabel(m.Type, bind)...)
 	if err := allowed(what); err != nil {
 		return err
 	}
@@ -181,14 +204,21 @@ func (p *process) mount(m specs.Mount) error {
 			what.Source = path.Join(p.Bundle, m.Source)
 		}
 	case m.Type == "proc" || m.Type == "sysfs":
-		// Over a symlink it would land in a place that the image has chosen (CVE-2019-19921).
-		if err := p.plain(target); err != nil {
+		// Before Attach follows it and makes what is missing.
+		if err := p.plain(target, nil); err != nil {
 			return err
 		}
 	}
-	mnt, err := what.Attach(p.root, outsideProc(what))
+	mnt, err := p.attach(m, what, outsideProc(what), p.straight(what))
 	if err != nil {
 		return err
+	}
+	if target == "/proc" {
+		// A directory bound there would show the container a made up /proc (CVE-2019-16884).
+		if proc, err := linux.IsFilesystem(mnt, unix.PROC_SUPER_MAGIC); err != nil || !proc {
+			mnt.Close()
+			return fault.New(fault.Invalid, "mounts: %s cannot be mounted on /proc, expected a procfs", what.Source)
+		}
 	}
 	if m.Type == "proc" && target == "/proc" && p.proc == nil && p.Made&unix.CLONE_NEWPID != 0 {
 		p.proc = mnt
@@ -197,10 +227,23 @@ func (p *process) mount(m specs.Mount) error {
 	return mnt.Close()
 }
 
-// plain makes a directory whose path has no symlink.
-func (p *process) plain(target string) error {
+// straight refuses another place for a procfs or sysfs than the directory whose path has no symlink:
+// over one it would land where the image says, such as in a volume that another container changes at
+// this moment, and leave what it hides open (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642).
+func (p *process) straight(m mount.Mount) func(target *os.File) error {
+	return func(target *os.File) error {
+		if m.Type != "proc" && m.Type != "sysfs" {
+			return nil
+		}
+		return p.plain(m.Target, target)
+	}
+}
+
+// plain checks that the path, when there is something, is a directory without a symlink on the way,
+// and that it is the one opened, when there is one.
+func (p *process) plain(target string, opened *os.File) error {
 	f, err := p.root.OpenNoFollow(target, unix.O_PATH, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && opened == nil {
 		return nil // Attach makes it
 	}
 	if err != nil {
@@ -209,6 +252,12 @@ func (p *process) plain(target string) error {
 	defer f.Close()
 	if dir, err := linux.IsDir(f); err != nil || !dir {
 		return fmt.Errorf("mount on %s: expected a directory: %w", target, errors.Join(err, unix.ENOTDIR))
+	}
+	if opened == nil {
+		return nil
+	}
+	if same, err := linux.Same(f, opened); err != nil || !same {
+		return fmt.Errorf("mount on %s: the directory was replaced meanwhile", target)
 	}
 	return nil
 }
@@ -258,8 +307,8 @@ func (p *process) cgroups(m mount.Mount) error {
 		return mnt.Close()
 	}
 	if p.Unified {
-		if p.Made&unix.CLONE_NEWCGROUP != 0 {
-			mnt, err := (mount.Mount{Type: "cgroup2", Source: "cgroup", Target: m.Target, Options: options}).Attach(p.root)
+		if p.Made&unix.CLONE_NEWCGROUP != 0 || p.CgroupMounts[""] == "" {
+			mnt, err := p.attach(specs.Mount{}, mount.Mount{Type: "cgroup2", Source: "cgroup", Target: m.Target, Options: options})
 			if err != nil {
 				return err
 			}
@@ -317,6 +366,9 @@ func (p *process) cwd() error {
 func (p *process) pivot() error {
 	if err := leaveChroot(); err != nil {
 		return err
+	}
+	if p.NoPivot {
+		return p.moveRoot()
 	}
 	if err := unix.Fchdir(int(p.root.Dir().Fd())); err != nil {
 		return fmt.Errorf("enter the root filesystem: %w", err)
