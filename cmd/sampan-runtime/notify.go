@@ -95,7 +95,7 @@ func (n *notification) forward(c *runtime.Container, main int) error {
 	if n == nil || n.conn == nil {
 		return nil
 	}
-	defer n.conn.Close()
+	defer n.conn.Close() //nolint:errcheck // it was only read
 	buf := make([]byte, 4096)
 	for {
 		n.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) //nolint:errcheck // then the read tells
@@ -131,7 +131,7 @@ func (n *notification) tell(main int) error {
 	if err != nil {
 		return fmt.Errorf("NOTIFY_SOCKET: %w", err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // what counts was sent
 	text := "READY=1\n"
 	if main != 0 {
 		// In one message: after READY=1 the manager may no longer wait for another.

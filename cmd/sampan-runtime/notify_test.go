@@ -22,7 +22,7 @@ func serviceManager(t *testing.T) *net.UnixConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	t.Setenv("NOTIFY_SOCKET", name)
 	return conn
 }
@@ -57,7 +57,9 @@ func TestReadinessIsPassedOn(t *testing.T) {
 		}
 	}
 	buf := make([]byte, 200)
-	manager.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if err := manager.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	n, err := manager.Read(buf)
 	if err != nil || !strings.HasPrefix(string(buf[:n]), "READY=1\nMAINPID=") {
 		t.Errorf("the manager hears %q, %v", buf[:n], err)

@@ -129,7 +129,7 @@ func notified(t *testing.T, socket *net.UnixListener, states chan<- specs.Contai
 			return
 		}
 		f, err := conn.File()
-		conn.Close()
+		_ = conn.Close()
 		if err != nil {
 			t.Error(err)
 			return
@@ -179,7 +179,7 @@ func TestSeccompAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer socket.Close()
+	defer socket.Close() //nolint:errcheck // the test is over
 	states := make(chan specs.ContainerProcessState, 4)
 	go notified(t, socket, states)
 	for _, noNewPrivileges := range []bool{false, true} {
@@ -208,10 +208,12 @@ func TestSeccompAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := make([]byte, 200)
-		r.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if err := r.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		n, _ := r.Read(out)
 		r.Close()
-		linux.Wait(p.PidFD())
+		linux.Wait(p.PidFD()) //nolint:errcheck // only its end counts
 		p.PidFD().Close()
 		if !strings.Contains(string(out[:n]), "No medium found") {
 			t.Errorf("mkdir: %q", out[:n])
@@ -274,7 +276,7 @@ func TestExecPlaces(t *testing.T) {
 		}
 		out := make([]byte, 4096)
 		n, _ := r.Read(out)
-		linux.Wait(made.PidFD())
+		linux.Wait(made.PidFD()) //nolint:errcheck // only its end counts
 		made.PidFD().Close()
 		return strings.TrimSpace(string(out[:n])), nil
 	}
@@ -293,7 +295,7 @@ func TestExecPlaces(t *testing.T) {
 	if err := c.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(200*time.Millisecond, func() { c.Resume(t.Context()) })
+	time.AfterFunc(200*time.Millisecond, func() { _ = c.Resume(t.Context()) })
 	if out, err := run(ExecOptions{Process: &specs.Process{}, IgnorePaused: true}, "echo late"); err != nil || out != "late" {
 		t.Errorf("in a paused container: %q, %v", out, err)
 	}

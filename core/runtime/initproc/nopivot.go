@@ -38,7 +38,12 @@ func (p *process) moveRoot() error {
 // anything masked is mounted in its namespace, the container could mount another in a user namespace of
 // its own (mount_too_revealing in the kernel's fs/namespace.c).
 func (p *process) coverKernel() error {
-	targets, err := kernelMounts(p.place())
+	// As this thread sees it now, which may have left a chroot since the root was made.
+	place, err := os.Readlink(fmt.Sprintf("/proc/thread-self/fd/%d", p.root.Dir().Fd()))
+	if err != nil {
+		return err
+	}
+	targets, err := kernelMounts(place)
 	if err != nil {
 		return err
 	}
