@@ -68,7 +68,7 @@ conformance: build ## Run the OCI validation suite with runc and with ours, writ
 	go run ./tests/conformance -write docs/conformance.md
 
 .PHONY: vm
-vm: build ## Run the scenarios on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
+vm: build ## Run the scenarios of the command line on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
 	@VM_RUN=$${VM_RUN:-$(SHARED)/lab/vm-run} tests/vm
 
 .PHONY: bench

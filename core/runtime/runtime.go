@@ -3,8 +3,8 @@
 //
 // The life of a container:
 //
-//	Create   validates the spec, writes the record, makes the cgroup, starts a sealed copy of this
-//	         program into the namespaces (core/linux, Spawn) and lets it make the filesystem
+//	Create   validates the spec, writes the record, makes the cgroup, starts this program,
+//	         sealed, into the namespaces (core/linux, Spawn) and lets it make the filesystem
 //	         (core/runtime/initproc). It then waits on a listening socket in the container's directory.
 //	Start    calls that socket, from this process or any other, and hears what execve(2) came to.
 //	Exec     starts a further process into namespaces and cgroup.
@@ -46,7 +46,7 @@ import (
 // Options say where a Runtime keeps its containers and what runs inside them.
 type Options struct {
 	Root          string       // directory of the containers' state, such as /run/sampan/runtime
-	Init          *os.File     // sealed copy of the program that has the init verb (SealSelf); needed by Create and Exec
+	Init          *os.File     // the program that has the init verb, sealed (SealSelf); needed by Create and Exec
 	Logger        *slog.Logger // nil: discard
 	SystemdCgroup bool         // refused: cgroups are made without systemd
 }

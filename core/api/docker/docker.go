@@ -13,6 +13,8 @@
 package docker
 
 import (
+	"context"
+	"net/http"
 	"slices"
 
 	"github.com/sampan-project/sampan/core/api/route"
@@ -73,4 +75,18 @@ func with(keys route.FilterKeys, more route.FilterKeys) route.FilterKeys {
 		all[k] = c
 	}
 	return all
+}
+
+// prune answers a request to remove what is not used, of one kind, with what was removed.
+func prune[A any](w http.ResponseWriter, r *route.Request, keys route.FilterKeys, do func(ctx context.Context, filters map[string][]string) (A, error)) error {
+	q := r.Query()
+	filters := q.Filters(keys)
+	if err := q.Err(); err != nil {
+		return err
+	}
+	answer, err := do(r.Detached(), filters)
+	if err != nil {
+		return err
+	}
+	return route.WriteJSON(w, http.StatusOK, answer)
 }

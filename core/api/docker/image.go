@@ -160,16 +160,7 @@ func (i images) prune(w http.ResponseWriter, r *route.Request) error {
 	if err != nil {
 		return err
 	}
-	q := r.Query()
-	filters := q.Filters(imagePruneFilters)
-	if err := q.Err(); err != nil {
-		return err
-	}
-	answer, err := b.Prune(r.Detached(), filters)
-	if err != nil {
-		return err
-	}
-	return route.WriteJSON(w, http.StatusOK, answer)
+	return prune(w, r, imagePruneFilters, b.Prune)
 }
 
 func (i images) search(w http.ResponseWriter, r *route.Request) error {

@@ -135,16 +135,7 @@ func (n networks) prune(w http.ResponseWriter, r *route.Request) error {
 	if err != nil {
 		return err
 	}
-	q := r.Query()
-	filters := q.Filters(pruneFilters)
-	if err := q.Err(); err != nil {
-		return err
-	}
-	answer, err := b.Prune(r.Detached(), filters)
-	if err != nil {
-		return err
-	}
-	return route.WriteJSON(w, http.StatusOK, answer)
+	return prune(w, r, pruneFilters, b.Prune)
 }
 
 func (n networks) connect(w http.ResponseWriter, r *route.Request) error {

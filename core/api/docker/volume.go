@@ -104,21 +104,14 @@ func (v volumes) prune(w http.ResponseWriter, r *route.Request) error {
 	if err != nil {
 		return err
 	}
-	q := r.Query()
-	filters := q.Filters(volumePruneFilters)
-	if err := q.Err(); err != nil {
-		return err
-	}
-	// Before v1.42 a prune took every unused volume, not only the anonymous.
-	if r.Version < 42 {
-		if filters == nil {
-			filters = map[string][]string{}
+	return prune(w, r, volumePruneFilters, func(ctx context.Context, filters map[string][]string) (wire.VolumesPrune, error) {
+		// Before v1.42 a prune took every unused volume, not only the anonymous.
+		if r.Version < 42 {
+			if filters == nil {
+				filters = map[string][]string{}
+			}
+			filters["all"] = []string{"true"}
 		}
-		filters["all"] = []string{"true"}
-	}
-	answer, err := b.Prune(r.Detached(), filters)
-	if err != nil {
-		return err
-	}
-	return route.WriteJSON(w, http.StatusOK, answer)
+		return b.Prune(ctx, filters)
+	})
 }

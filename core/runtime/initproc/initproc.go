@@ -1,7 +1,7 @@
 // Package initproc is what runs inside a container before its own program does: it makes the
 // filesystem, gives up what the container must not have, and executes the program.
 //
-// The process is a sealed copy of sampan-runtime, started by core/runtime straight into the
+// The process is sampan-runtime, sealed against writing and started by core/runtime straight into the
 // container's namespaces and cgroup (core/linux, Spawn), with these files:
 //
 //	0 1 2   standard streams of the program
