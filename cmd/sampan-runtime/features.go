@@ -9,6 +9,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/runtime/initproc"
 	"github.com/sampan-project/sampan/core/runtime/seccomp"
 )
 
@@ -39,8 +40,22 @@ func whatCanBe() *features.Features {
 			},
 			Apparmor:        &features.Apparmor{Enabled: &yes},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
-			Selinux:         &features.Selinux{Enabled: &no},
+			Selinux:         &features.Selinux{Enabled: &yes},
+			IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
+			MemoryPolicy: &features.MemoryPolicy{
+				Modes: words(initproc.MemoryPolicyModes),
+				Flags: words([]specs.MemoryPolicyFlagType{specs.MpolFNumaBalancing, specs.MpolFRelativeNodes, specs.MpolFStaticNodes}),
+			},
+			NetDevices: &features.NetDevices{Enabled: &yes},
 		},
 		Annotations: map[string]string{"sh.sampan.runtime.version": version, "sh.sampan.runtime.commit": commit},
 	}
+}
+
+func words[T ~string](list []T) []string {
+	out := make([]string, len(list))
+	for i, w := range list {
+		out[i] = string(w)
+	}
+	return out
 }

@@ -113,14 +113,20 @@ func (m Mount) prepare(root *linux.Root, tree *os.File, o *Options) (mnt, target
 	if err != nil {
 		return nil, nil, err
 	}
-	if o.CopyUp {
-		return nil, target, fault.New(fault.NotImplemented, "option tmpcopyup is not implemented")
+	if o.CopyUp && m.Type != "tmpfs" {
+		return nil, target, &fault.Field{Field: "option tmpcopyup", Given: m.Type, Expected: "a mount of type tmpfs"}
 	}
 	if m.Type == "tmpfs" {
 		o.keepMode(target)
 	}
-	mnt, err = m.filesystem(o)
-	return mnt, target, err
+	if mnt, err = m.filesystem(o); err != nil || !o.CopyUp {
+		return mnt, target, err
+	}
+	if err := copyUp(target, mnt); err != nil {
+		mnt.Close()
+		return nil, target, err
+	}
+	return mnt, target, nil
 }
 
 func (m Mount) prepareBind(root *linux.Root, tree *os.File, o *Options) (mnt, target *os.File, err error) {

@@ -285,7 +285,7 @@ func TestAttachRefuses(t *testing.T) {
 			{Mount{Type: "bind", Source: filepath.Join(dir, "f"), Target: "/f/x"}, fault.Invalid, unix.ENOTDIR, "Are you trying"},
 			{Mount{Type: "nosuchfs", Target: "/x"}, fault.Internal, unix.ENODEV, `filesystem type "nosuchfs"`},
 			{Mount{Type: "tmpfs", Target: "/x", Options: []string{"sise=1m"}}, fault.Internal, unix.EINVAL, "sise"},
-			{Mount{Type: "tmpfs", Target: "/x", Options: []string{"tmpcopyup"}}, fault.NotImplemented, nil, "tmpcopyup"},
+			{Mount{Type: "proc", Target: "/x", Options: []string{"tmpcopyup"}}, fault.Invalid, nil, "expected a mount of type tmpfs"},
 		} {
 			err := attach(dir, c.mount)
 			if err == nil || fault.ClassOf(err) != c.class || c.cause != nil && !errors.Is(err, c.cause) || !strings.Contains(err.Error(), c.text) {

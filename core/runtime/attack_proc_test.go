@@ -1,6 +1,8 @@
 package runtime
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -44,6 +46,28 @@ func TestCVE2025_31133(t *testing.T) {
 			b.refused(spec, "linux.maskedPaths")
 		})
 	}
+	// Somebody with the same root filesystem moves the mounted /proc away while the container is made.
+	// What is masked is the procfs, wherever it is; a hook stands for that somebody.
+	t.Run("another /proc", func(t *testing.T) {
+		b.t = t
+		root := filepath.Join(b.bundle, "rootfs")
+		spec := shellSpec("cat /moved/version; cat /proc/version")
+		spec.Linux.MaskedPaths = []string{"/proc/version"}
+		spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{
+			Path: "/bin/busybox", Args: []string{
+				"nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", os.Getpid()), "/bin/busybox", "sh", "-c",
+				`cd "$0" && mv proc moved && mkdir proc && echo decoy >proc/version`, root,
+			},
+		}}}
+		t.Cleanup(func() {
+			if err := errors.Join(os.RemoveAll(root+"/proc"), os.Rename(root+"/moved", root+"/proc")); err != nil {
+				t.Error(err)
+			}
+		})
+		if out, err := b.attempt(spec); err != nil || out != "decoy" {
+			t.Errorf("got %q, %v; want the masked file to be empty", out, err)
+		}
+	})
 	t.Run("a race", func(t *testing.T) {
 		b.t = t
 		dir := volume(t, map[string]string{"decoy": "->/proc/version"})

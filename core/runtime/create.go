@@ -34,6 +34,9 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	if err := validate(o.Spec, len(o.RootMounts) > 0); err != nil {
 		return nil, err
 	}
+	if err := validateNetDevices(o.Spec, o.NetNS != nil); err != nil {
+		return nil, err
+	}
 	if o.Bundle, err = filepath.Abs(o.Bundle); err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
@@ -124,7 +127,7 @@ func (c *Container) discard() error {
 }
 
 // launch starts the first process and sees it through the making of the container.
-func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initproc.Filter) error {
+func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initproc.Filter) (err error) {
 	spawn, made, done, err := c.spawn(o)
 	if err != nil {
 		return err
@@ -173,6 +176,17 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	if err := joinRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt, child.Pid); err != nil {
 		return err
 	}
+	devices, err := moveNetDevices(child.Pid, c.record.Spec.Linux.NetDevices)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == nil {
+			devices.Close()
+		} else {
+			err = errors.Join(err, devices.Back())
+		}
+	}()
 	config := &initproc.Config{
 		Spec: c.record.Spec, Bundle: o.Bundle, RootMounts: o.RootMounts, Place: c.dir, Made: made, Filter: filter, Extra: len(o.ExtraFiles),
 		Clamp: o.ClampDefaults, State: c.state(specs.StateCreating), CgroupMounts: cgroupMounts(c.cgroup), Unified: c.cgroup.Unified(),
@@ -186,7 +200,7 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	d := initproc.NewDialogue(ours)
 	d.Warn = c.warn
 	config.Trees = asksForTrees(c.record.Spec)
-	d.Tree = c.trees(child.Pid, c.record.Spec, config.Rootfs)
+	d.Tree = c.trees(child.Pid, c.record.Spec, config.Rootfs, o.RootMounts)
 	if config.Trees && len(o.RootMounts) > 0 {
 		// Root of the user namespace mounts them there, and cannot read what is inside.
 		if err := os.Chmod(c.dir, 0o711); err != nil {

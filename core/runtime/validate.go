@@ -62,7 +62,7 @@ func validate(s *specs.Spec, rootMounts bool) error {
 		return fault.New(fault.Invalid, "process: expected the program to run")
 	}
 	for _, check := range []func(*specs.Spec) error{
-		validateNamespaces, validateUser, validateTime, validateIDMapped, validateNames, validateSysctls, validateMounts, validateHooks, validateMissing,
+		validateNamespaces, validateUser, validateTime, validateIDMapped, validateNames, validateSysctls, validateMounts, validateHooks,
 	} {
 		if err := check(s); err != nil {
 			return err
@@ -202,21 +202,6 @@ func validateHooks(s *specs.Spec) error {
 	} {
 		if err := hook.Validate(k.kind, k.hooks); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// validateMissing names what is set and that nothing here acts upon.
-func validateMissing(s *specs.Spec) error {
-	for _, f := range []struct {
-		field string
-		set   bool
-	}{
-		{"linux.netDevices", len(s.Linux.NetDevices) > 0},
-	} {
-		if f.set {
-			return fault.New(fault.NotImplemented, "%s is not implemented", f.field)
 		}
 	}
 	return nil

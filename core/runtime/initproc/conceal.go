@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,12 @@ func (p *process) context() context.Context { return context.Background() }
 
 // conceal makes the spec's paths read-only or hides them. A path that is not there is left.
 func (p *process) conceal() error {
+	defer func() {
+		if p.shown != nil && p.shown != p.proc {
+			p.shown.Close()
+		}
+		p.shown = nil
+	}()
 	for _, name := range p.Spec.Linux.ReadonlyPaths {
 		if err := p.readonly(name); err != nil {
 			return fmt.Errorf("linux.readonlyPaths: %s: %w", name, err)
@@ -46,8 +53,18 @@ func (p *process) conceal() error {
 	return nil
 }
 
+// toConceal opens a path that is to be covered. What is below /proc is looked up in the procfs that was
+// mounted there: whoever else can write to the root filesystem at this moment could put another directory
+// at /proc, and what is covered would not be what the container sees (CVE-2025-31133).
+func (p *process) toConceal(name string) (*os.File, error) {
+	if below, ok := strings.CutPrefix(path.Clean(name), "/proc/"); ok && p.shown != nil {
+		return linux.NewRoot(p.shown).Open(below, unix.O_PATH, 0)
+	}
+	return p.root.Open(name, unix.O_PATH, 0)
+}
+
 func (p *process) readonly(name string) error {
-	at, err := p.root.Open(name, unix.O_PATH, 0)
+	at, err := p.toConceal(name)
 	if gone(err) {
 		return nil
 	}
@@ -68,7 +85,7 @@ func (p *process) readonly(name string) error {
 
 // mask puts the null device over a file and an empty read-only filesystem over a directory.
 func (p *process) mask(name string, null *os.File, empty **os.File) error {
-	at, err := p.root.Open(name, unix.O_PATH, 0)
+	at, err := p.toConceal(name)
 	if gone(err) {
 		return nil
 	}

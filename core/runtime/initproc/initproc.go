@@ -84,6 +84,7 @@ type process struct {
 	parent channel
 	root   *linux.Root
 	proc   *os.File // root of a procfs of our own pid namespace; nil until procfs is called
+	shown  *os.File // root of what the container sees at /proc; nil when nothing was mounted there
 }
 
 // Main is the whole process. It does not return.

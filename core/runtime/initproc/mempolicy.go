@@ -11,14 +11,15 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 )
 
+// MemoryPolicyModes are in the order of their numbers in linux/mempolicy.h.
+var MemoryPolicyModes = []specs.MemoryPolicyModeType{
+	specs.MpolDefault, specs.MpolPreferred, specs.MpolBind, specs.MpolInterleave, specs.MpolLocal, specs.MpolPreferredMany,
+	specs.MpolWeightedInterleave,
+}
+
 // MemoryPolicy are the mode and the nodes for set_mempolicy(2).
 func MemoryPolicy(m *specs.LinuxMemoryPolicy) (mode uint, nodes *unix.CPUSet, err error) {
-	// In the order of their numbers in linux/mempolicy.h.
-	modes := []specs.MemoryPolicyModeType{
-		specs.MpolDefault, specs.MpolPreferred, specs.MpolBind, specs.MpolInterleave, specs.MpolLocal, specs.MpolPreferredMany,
-		specs.MpolWeightedInterleave,
-	}
-	n := slices.Index(modes, m.Mode)
+	n := slices.Index(MemoryPolicyModes, m.Mode)
 	if n < 0 {
 		return 0, nil, &fault.Field{Field: "linux.memoryPolicy.mode", Given: string(m.Mode), Expected: "a mode of set_mempolicy(2), such as MPOL_BIND"}
 	}

@@ -166,6 +166,9 @@ func (p *process) place() string {
 // rootfs makes the root mount and returns it.
 func (p *process) rootfs() (*linux.Root, error) {
 	if len(p.RootMounts) > 0 {
+		if p.Trees && slices.ContainsFunc(p.RootMounts, func(m mount.Mount) bool { return m.Layers != "" }) {
+			return p.treeRoot() // its ids are mapped, to which this process has no right
+		}
 		return mount.All(p.place(), p.RootMounts)
 	}
 	// A mount of its own, as pivot_root(2) demands, with all that is mounted below.
@@ -219,9 +222,10 @@ func (p *process) mount(m specs.Mount) error {
 			mnt.Close()
 			return fault.New(fault.Invalid, "mounts: %s cannot be mounted on /proc, expected a procfs", what.Source)
 		}
-	}
-	if m.Type == "proc" && target == "/proc" && p.proc == nil && p.Made&unix.CLONE_NEWPID != 0 {
-		p.proc = mnt
+		if m.Type == "proc" && p.proc == nil && p.Made&unix.CLONE_NEWPID != 0 {
+			p.proc = mnt
+		}
+		p.shown = mnt
 		return nil
 	}
 	return mnt.Close()
@@ -370,6 +374,11 @@ func (p *process) pivot() error {
 	if p.NoPivot {
 		return p.moveRoot()
 	}
+	host, err := linux.OpenAt(nil, "/", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
 	if err := unix.Fchdir(int(p.root.Dir().Fd())); err != nil {
 		return fmt.Errorf("enter the root filesystem: %w", err)
 	}
@@ -378,7 +387,11 @@ func (p *process) pivot() error {
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("pivot_root: %w", err)
 	}
-	// The unmount must not reach the host where the old root is shared.
+	// The unmount must not reach the host where the old root is shared. From inside it, as mount(2) would
+	// take "." in the new root for that, and take away the propagation that its mounts were given.
+	if err := unix.Fchdir(int(host.Fd())); err != nil {
+		return fmt.Errorf("enter the old root: %w", err)
+	}
 	if err := unix.Mount("", ".", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("separate the old root: %w", err)
 	}
