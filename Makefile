@@ -63,17 +63,22 @@ features: need-test build fixtures ## Run the scenarios and print which of the 4
 	SAMPAN_BIN=$(CURDIR)/bin go run ./tests/features -write docs/features.md
 
 .PHONY: conformance
-conformance: build ## Run the OCI validation suite with runc and with ours, write docs/conformance.md
+conformance: build ## Run the OCI validation suite with runc and with ours, here and in the virtual machine, write docs/conformance.md
 	@.ci/need runc=runc
-	go run ./tests/conformance -write docs/conformance.md
+	vm=$${VM_RUN:-$(SHARED)/lab/vm-run}; [ -x "$$vm" ] || vm=; go run ./tests/conformance -vm "$$vm" -write docs/conformance.md
 
 .PHONY: vm
-vm: build ## Run the scenarios of the command line on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
+vm: build ## Run the scenarios and the runtime's tests on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
 	@VM_RUN=$${VM_RUN:-$(SHARED)/lab/vm-run} tests/vm
 
 .PHONY: bench
-bench: need-test build ## Print start latency beside Docker and Podman
+bench: need-test build ## Print start latency beside runc, crun, Docker and Podman (docs/performance.md)
+	@tests/bench/runtime
 	@tests/bench/start
+
+.PHONY: soak
+soak: need-test build ## Make and delete 10,000 containers in turn and 8 x 500 at a time, and look for what is left
+	SAMPAN_SOAK=1 SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 2h -run '^TestSoak$$' ./cmd/sampan-runtime
 
 .PHONY: install
 install: build ## Install the programs under PREFIX (/usr/local)
@@ -90,7 +95,7 @@ clean: ## Remove what was built
 need-demo:
 	@.ci/need busybox=busybox-static curl=curl
 need-test:
-	@.ci/need busybox=busybox-static curl=curl docker=docker.io docker-registry=docker-registry mmdebstrap=mmdebstrap skopeo=skopeo
+	@.ci/need busybox=busybox-static conmon=conmon containerd=containerd curl=curl docker=docker.io dockerd=docker.io docker-registry=docker-registry mmdebstrap=mmdebstrap podman=podman skopeo=skopeo tini-static=tini
 
 # A Debian root filesystem and the packages that the scenarios install into it, made once.
 .PHONY: fixtures

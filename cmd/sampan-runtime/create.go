@@ -19,6 +19,7 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/runtime"
+	"github.com/sampan-project/sampan/core/runtime/specjson"
 )
 
 // maxConfig bounds config.json and process.json.
@@ -27,6 +28,7 @@ const maxConfig = 16 << 20
 // creation are the options that create and run share.
 type creation struct {
 	bundle, consoleSocket, pidFile string
+	pidfdSocket                    string
 	noPivot, noNewKeyring          bool
 	preserve                       int
 }
@@ -35,6 +37,7 @@ func (c *creation) flags(f *pflag.FlagSet) {
 	f.StringVarP(&c.bundle, "bundle", "b", "", "the bundle's directory (default: the working directory)")
 	f.StringVar(&c.consoleSocket, "console-socket", "", "unix socket that is sent the master of the container's terminal")
 	f.StringVar(&c.pidFile, "pid-file", "", "file that the process ID is written to")
+	f.StringVar(&c.pidfdSocket, "pidfd-socket", "", "unix socket that is sent a file descriptor of the container's first process")
 	f.BoolVar(&c.noPivot, "no-pivot", false, "move the root filesystem to / without pivot_root, for machines that run from memory")
 	f.BoolVar(&c.noNewKeyring, "no-new-keyring", false, "keep the session keyring of the caller")
 	f.IntVar(&c.preserve, "preserve-fds", 0, "pass that many files from descriptor 3 on to the container")
@@ -71,7 +74,7 @@ func interruptible() (context.Context, context.CancelFunc) {
 func (c *creation) spec() (*specs.Spec, error) {
 	spec := &specs.Spec{}
 	name := filepath.Join(c.bundle, "config.json")
-	err := readJSON(name, spec)
+	err := readJSON(name, specjson.Of(spec))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.New(fault.Invalid, "JSON specification file %s not found", name)
 	}
@@ -147,6 +150,9 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 		err = sendConsole(o.consoleSocket, c.Console())
 	}
 	if err == nil {
+		err = sendPidFD(o.pidfdSocket, "standard", c.PidFD())
+	}
+	if err == nil {
 		err = writePid(o.pidFile, c.Pid())
 	}
 	if err != nil {
@@ -203,6 +209,23 @@ func sendConsole(path string, master *os.File) error {
 	defer socket.Close()
 	if err := linux.SendFile(socket, []byte("/dev/ptmx"), master); err != nil {
 		return fmt.Errorf("--console-socket %s: %w", path, err)
+	}
+	return nil
+}
+
+// sendPidFD sends a handle of a process (pidfd_open(2)) to the socket at a path, when there is one, with the word
+// that runc sends along.
+func sendPidFD(path, word string, pidfd *os.File) error {
+	if path == "" {
+		return nil
+	}
+	socket, err := linux.ConnectPath(path)
+	if err != nil {
+		return fmt.Errorf("--pidfd-socket: %w", err)
+	}
+	defer socket.Close()
+	if err := linux.SendFile(socket, []byte(word), pidfd); err != nil {
+		return fmt.Errorf("--pidfd-socket %s: %w", path, err)
 	}
 	return nil
 }

@@ -21,14 +21,20 @@ type event struct {
 }
 
 type stats struct {
-	CPU     cpuStats            `json:"cpu"`
-	CPUSet  struct{}            `json:"cpuset"`
-	Memory  memoryStats         `json:"memory"`
-	Pids    pidsStats           `json:"pids"`
-	Blkio   blkioStats          `json:"blkio"`
-	Hugetlb map[string]struct{} `json:"hugetlb"`
-	RDT     struct{}            `json:"intel_rdt"`
-	Network []struct{}          `json:"network_interfaces"`
+	CPU     cpuStats           `json:"cpu"`
+	CPUSet  struct{}           `json:"cpuset"`
+	Memory  memoryStats        `json:"memory"`
+	Pids    pidsStats          `json:"pids"`
+	Blkio   blkioStats         `json:"blkio"`
+	Hugetlb map[string]hugetlb `json:"hugetlb"`
+	RDT     struct{}           `json:"intel_rdt"`
+	Network []struct{}         `json:"network_interfaces"`
+}
+
+type hugetlb struct {
+	Usage   uint64 `json:"usage,omitempty"`
+	Max     uint64 `json:"max,omitempty"`
+	Failcnt uint64 `json:"failcnt"`
 }
 
 type cpuStats struct {
@@ -43,6 +49,7 @@ type cpuStats struct {
 		ThrottledPeriods uint64 `json:"throttledPeriods,omitempty"`
 		ThrottledTime    uint64 `json:"throttledTime,omitempty"`
 	} `json:"throttling"`
+	PSI *cgroup.Pressure `json:"psi,omitempty"`
 }
 
 type memoryEntry struct {
@@ -57,6 +64,7 @@ type memoryStats struct {
 	Usage memoryEntry       `json:"usage"`
 	Swap  memoryEntry       `json:"swap"`
 	Raw   map[string]uint64 `json:"raw,omitempty"`
+	PSI   *cgroup.Pressure  `json:"psi,omitempty"`
 }
 
 type pidsStats struct {
@@ -67,6 +75,7 @@ type pidsStats struct {
 type blkioStats struct {
 	Bytes      []cgroup.BlockEntry `json:"ioServiceBytesRecursive,omitempty"`
 	Operations []cgroup.BlockEntry `json:"ioServicedRecursive,omitempty"`
+	PSI        *cgroup.Pressure    `json:"psi,omitempty"`
 }
 
 func asRuncStats(s cgroup.Stats) *stats {
@@ -80,6 +89,13 @@ func asRuncStats(s cgroup.Stats) *stats {
 		Pids:  pidsStats{Current: s.Pids.Current, Limit: s.Pids.Limit},
 		Blkio: blkioStats{Bytes: s.Block.Bytes, Operations: s.Block.Operations},
 	}
+	if len(s.Hugetlb) > 0 {
+		out.Hugetlb = map[string]hugetlb{}
+	}
+	for size, h := range s.Hugetlb {
+		out.Hugetlb[size] = hugetlb(h)
+	}
+	out.CPU.PSI, out.Memory.PSI, out.Blkio.PSI = s.CPUPressure, s.MemoryPressure, s.BlockPressure
 	if s.Pids.Limit == math.MaxUint64 {
 		out.Pids.Limit = 0
 	}

@@ -22,6 +22,7 @@ const execFailed = 255
 // execution are the options of exec.
 type execution struct {
 	consoleSocket, pidFile, processFile      string
+	pidfdSocket                              string
 	cwd, user, label, apparmor               string
 	env, capabilities                        []string
 	groups, subCgroups                       []string
@@ -40,6 +41,7 @@ func execFlags(p *program, f *pflag.FlagSet) action {
 	f.StringVarP(&e.processFile, "process", "p", "", "process.json in place of a command")
 	f.BoolVarP(&e.detach, "detach", "d", false, "leave the process running and return")
 	f.StringVar(&e.pidFile, "pid-file", "", "file that the process ID is written to")
+	f.StringVar(&e.pidfdSocket, "pidfd-socket", "", "unix socket that is sent a file descriptor of the process")
 	f.StringVar(&e.label, "process-label", "", "SELinux label of the process")
 	f.StringVar(&e.apparmor, "apparmor", "", "AppArmor profile of the process")
 	f.BoolVar(&e.noNewPrivileges, "no-new-privs", false, "the process can gain no privileges")
@@ -100,7 +102,7 @@ func (p *program) exec(e *execution, args []string) (code int, err error) {
 		return 0, err
 	}
 	defer made.PidFD().Close()
-	err = writePid(e.pidFile, made.Pid())
+	err = errors.Join(writePid(e.pidFile, made.Pid()), sendPidFD(e.pidfdSocket, "setns", made.PidFD()))
 	if err == nil && e.consoleSocket != "" {
 		err = sendConsole(e.consoleSocket, made.Console())
 	}
@@ -123,7 +125,11 @@ func (e *execution) process(of *specs.Process, command []string) (*specs.Process
 	switch {
 	case e.processFile != "":
 		p := &specs.Process{}
-		return p, readJSON(e.processFile, p)
+		if err := readJSON(e.processFile, p); err != nil {
+			return nil, err
+		}
+		complete(p, of)
+		return p, nil
 	case len(command) == 0:
 		return nil, fault.New(fault.Invalid, "process args cannot be empty")
 	case of == nil:
@@ -150,19 +156,46 @@ func (e *execution) process(of *specs.Process, command []string) (*specs.Process
 	return &p, e.identity(&p)
 }
 
-// withCapabilities adds capabilities as runc does: not to the inheritable set, and to the ambient one
-// where that is used.
+// complete gives a process of --process what it does not say and the container's process does, as runc does: so
+// a short process.json has no more rights than the container.
+func complete(p, of *specs.Process) {
+	if of == nil {
+		return
+	}
+	if p.Capabilities == nil {
+		p.Capabilities = of.Capabilities
+	}
+	if p.ApparmorProfile == "" {
+		p.ApparmorProfile = of.ApparmorProfile
+	}
+	if p.SelinuxLabel == "" {
+		p.SelinuxLabel = of.SelinuxLabel
+	}
+	if len(p.Rlimits) == 0 {
+		p.Rlimits = of.Rlimits
+	}
+	if p.IOPriority == nil {
+		p.IOPriority = of.IOPriority
+	}
+	if p.Scheduler == nil {
+		p.Scheduler = of.Scheduler
+	}
+	if p.ExecCPUAffinity == nil {
+		p.ExecCPUAffinity = of.ExecCPUAffinity
+	}
+}
+
+// withCapabilities adds capabilities as runc does: never to the inheritable set, and to the ambient one only
+// where something is inheritable, since what is not cannot be ambient (capabilities(7)).
 func withCapabilities(of *specs.LinuxCapabilities, more []string) *specs.LinuxCapabilities {
 	c := specs.LinuxCapabilities{}
 	if of != nil {
 		c = *of
 	}
-	ambient := len(c.Ambient) > 0
 	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
 		*set = append(slices.Clone(*set), more...)
 	}
-	if ambient {
-		c.Inheritable = append(slices.Clone(c.Inheritable), more...)
+	if len(c.Inheritable) > 0 {
 		c.Ambient = append(slices.Clone(c.Ambient), more...)
 	}
 	return &c

@@ -19,7 +19,7 @@ func featuresFlags(_ *program, _ *pflag.FlagSet) action {
 
 // whatCanBe is what this build can do (features-linux.md), whatever the kernel can.
 func whatCanBe() *features.Features {
-	yes, no := true, false
+	yes := true
 	version, commit := build()
 	options := mount.Known()
 	slices.Sort(options)
@@ -32,7 +32,7 @@ func whatCanBe() *features.Features {
 		Linux: &features.Linux{
 			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
 			Capabilities: linux.CapabilityNames(),
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},
 			Seccomp: &features.Seccomp{
 				Enabled: &yes, Actions: sorted(seccomp.Actions()),
 				Operators: sorted(seccomp.Operators()), Archs: seccomp.SupportedArchitectures(),
@@ -48,7 +48,13 @@ func whatCanBe() *features.Features {
 			},
 			NetDevices: &features.NetDevices{Enabled: &yes},
 		},
-		Annotations: map[string]string{"sh.sampan.runtime.version": version, "sh.sampan.runtime.commit": commit},
+		Annotations: map[string]string{
+			"sh.sampan.runtime.version": version, "sh.sampan.runtime.commit": commit,
+			// By this name callers know that checkpoint and restore are there.
+			"org.opencontainers.runc.checkpoint.enabled": "true",
+		},
+		// It names a file of settings for CRIU, which may run any program.
+		PotentiallyUnsafeConfigAnnotations: []string{"org.criu.config"},
 	}
 }
 

@@ -15,12 +15,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/runtime"
 )
 
@@ -29,6 +31,7 @@ const name = "sampan-runtime"
 // program is one call of the program.
 type program struct {
 	root          string
+	rootGiven     bool
 	systemdCgroup bool
 	log           *slog.Logger
 	toFile        bool // the log goes to a file, so that errors are said on stderr too
@@ -91,6 +94,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "init" {
 		runtime.Init()
 	}
+	// A verb does one thing after the other, and threads that look for more to do take time from it. The
+	// monitor, which has more, takes it back.
+	goruntime.GOMAXPROCS(1)
 	os.Exit(run(os.Args[1:]))
 }
 
@@ -121,7 +127,7 @@ func (p *program) call(args []string) error {
 	format := global.String("log-format", "text", "form of the log: text or json")
 	global.BoolVar(&p.debug, "debug", os.Getenv("SAMPAN_DEBUG") != "", "log more")
 	global.StringVar(&p.root, "root", defaultRoot(), "directory for the containers' state, in memory")
-	global.BoolVar(&p.systemdCgroup, "systemd-cgroup", false, "let systemd make cgroups (not implemented)")
+	global.BoolVar(&p.systemdCgroup, "systemd-cgroup", false, "let systemd make the cgroups of new containers: cgroupsPath is slice:prefix:name")
 	global.String("rootless", "auto", "taken for runc's sake, without effect")
 	global.String("criu", "", "taken for runc's sake, without effect")
 	version := global.BoolP("version", "v", false, "print the version")
@@ -130,6 +136,7 @@ func (p *program) call(args []string) error {
 	if lerr := p.openLog(*logFile, *format); lerr != nil {
 		return lerr
 	}
+	p.rootGiven = global.Changed("root")
 	rest := global.Args()
 	switch {
 	case err != nil:
@@ -176,6 +183,7 @@ func (p *program) verb(v verb, args []string) error {
 	case v.most >= 0 && n > v.most:
 		return fault.New(fault.Invalid, "%s: %q requires a maximum of %d argument(s)", name, v.name, v.most)
 	}
+	p.log.Debug("call", "verb", v.name, "root", p.root)
 	return inWords(do(f.Args()))
 }
 
@@ -199,9 +207,11 @@ func usageError(verb string, err error) error {
 	return fault.New(fault.Invalid, "%s: %w (see %s --help)", strings.TrimSpace(name+" "+verb), err, strings.TrimSpace(name+" "+verb))
 }
 
-// defaultRoot is below /run, or in the user's own directory there.
+// defaultRoot is below /run, or in the user's own directory there. Root of a user namespace is a user
+// whose rootless engine has made it, such as Podman, unless the variable is left over from the host's root.
 func defaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if dir != "" && (os.Geteuid() != 0 || linux.InUserNamespace() && os.Getenv("USER") != "root") {
 		return filepath.Join(dir, name)
 	}
 	return "/run/" + name

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	goruntime "runtime"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -32,6 +33,7 @@ func monitorFlags(p *program, f *pflag.FlagSet) action {
 			unix.CloseOnExec(*listen)
 			o.Listener = os.NewFile(uintptr(*listen), *socket)
 		}
+		goruntime.SetDefaultGOMAXPROCS()
 		// Containers depend on it: neither the terminal that a daemon was started from nor a closed pipe
 		// ends it. The signals are caught and not ignored, which containers would inherit.
 		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)

@@ -93,6 +93,11 @@ func listFlags(p *program, f *pflag.FlagSet) action {
 		if err != nil {
 			return err
 		}
+		if p.rootGiven {
+			if _, err := os.Stat(p.root); err != nil {
+				return fmt.Errorf("--root: %w", err) // a slip of the pen would be an empty list
+			}
+		}
 		containers, err := r.List()
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 
 	"github.com/docker/go-units"
@@ -60,12 +61,32 @@ func limits() []limit {
 	}
 }
 
+// obsolete are options for what the kernel no longer limits: they are taken, checked and left out, as with runc.
+func obsolete() []limit {
+	return []limit{
+		{"kernel-memory", "obsolete, without effect", into(bytesOrAll, func(r *specs.LinuxResources) **int64 { return &r.Memory.Kernel })}, //nolint:staticcheck // deprecated, see above
+		{"kernel-memory-tcp", "obsolete, without effect", into(bytesOrAll, func(r *specs.LinuxResources) **int64 { return &r.Memory.KernelTCP })},
+	}
+}
+
+func (p *program) dropKernelMemory(m *specs.LinuxMemory) {
+	if m == nil || m.Kernel == nil && m.KernelTCP == nil { //nolint:staticcheck // see obsolete
+		return
+	}
+	p.log.Warn("the limits of kernel memory are obsolete and left out")
+	m.Kernel, m.KernelTCP = nil, nil //nolint:staticcheck // see obsolete
+}
+
 func updateFlags(p *program, f *pflag.FlagSet) action {
 	resources := f.StringP("resources", "r", "", "file with the specification's resources as JSON, - is stdin; other options are then ignored")
 	l3 := f.String("l3-cache-schema", "", "schema of Intel RDT for the L3 cache")
 	bandwidth := f.String("mem-bw-schema", "", "schema of Intel RDT for the memory bandwidth")
 	given := map[string]*string{}
 	all := limits()
+	for _, l := range obsolete() {
+		given[l.option] = f.String(l.option, "", l.does)
+		f.MarkHidden(l.option) //nolint:errcheck // it is there
+	}
 	for _, l := range all {
 		given[l.option] = f.String(l.option, "", l.does)
 	}
@@ -76,7 +97,7 @@ func updateFlags(p *program, f *pflag.FlagSet) action {
 				return err
 			}
 		} else {
-			for _, l := range all {
+			for _, l := range slices.Concat(all, obsolete()) {
 				value := *given[l.option]
 				if value == "" {
 					continue
@@ -86,6 +107,7 @@ func updateFlags(p *program, f *pflag.FlagSet) action {
 				}
 			}
 		}
+		p.dropKernelMemory(r.Memory)
 		// Device rules are those of the bundle: runc does not take them here either.
 		r.Devices = nil
 		c, err := p.load(args[0])

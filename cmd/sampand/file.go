@@ -36,6 +36,7 @@ func (o *options) keys() map[string]key {
 		"shutdown-timeout": {"shutdown-timeout", &o.ShutdownTimeout}, "insecure-registries": {"insecure-registry", &o.Insecure},
 		"registry-mirrors": {"registry-mirror", &o.Mirrors}, "tls": {"tls", &o.TLS}, "tlsverify": {"tlsverify", &o.TLSVerify},
 		"tlscacert": {"tlscacert", &o.TLSCACert}, "tlscert": {"tlscert", &o.TLSCert}, "tlskey": {"tlskey", &o.TLSKey},
+		"userns-remap": {"userns-remap", &o.UsernsRemap}, "subid-dir": {"subid-dir", &o.SubIDs}, "oom-score-adjust": {"oom-score-adjust", &o.OOMScore},
 		"allow-plain-tcp": {"allow-plain-tcp", &o.AllowPlainTCP}, "storage-driver": {"storage-driver", &o.StorageDriver},
 	}
 }

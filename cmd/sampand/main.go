@@ -104,6 +104,9 @@ func serve(o *options, flags *pflag.FlagSet) (err error) {
 	if err := o.makeRoots(); err != nil {
 		return err
 	}
+	if err := o.adjustOOMScore(log); err != nil {
+		return err
+	}
 	release, err := writePidFile(o.PidFile)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,6 +59,8 @@ type options struct {
 	TLSCACert, TLSCert, TLSKey string
 	AllowPlainTCP              bool
 	StorageDriver              string
+	UsernsRemap, SubIDs        string
+	OOMScore                   *int
 
 	validate, version bool
 }
@@ -74,7 +77,7 @@ func newOptions() *options {
 	return &options{
 		ConfigFile: defaultConfigFile, DataRoot: "/var/lib/sampan", ExecRoot: "/run/sampan", PidFile: "/run/sampan.pid",
 		LogLevel: "info", Bridge: "sampan0", CgroupParent: "/sampan", LogDriver: "json-file", ShutdownTimeout: 15,
-		LogOptions: map[string]string{}, Ulimits: map[string]wire.Ulimit{}, StorageDriver: "overlay2",
+		LogOptions: map[string]string{}, Ulimits: map[string]wire.Ulimit{}, StorageDriver: "overlay2", SubIDs: "/etc",
 	}
 }
 
@@ -115,6 +118,9 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.TLSKey, "tlskey", "", "Path to TLS key file")
 	f.BoolVar(&o.AllowPlainTCP, "allow-plain-tcp", false, "Permit TCP without TLS, on loopback addresses only")
 	f.StringVarP(&o.StorageDriver, "storage-driver", "s", o.StorageDriver, "Storage driver to use (only overlay2)")
+	f.StringVar(&o.UsernsRemap, "userns-remap", "", `User/Group setting for user namespaces: "default", user, user:group, uid or uid:gid`)
+	f.StringVar(&o.SubIDs, "subid-dir", o.SubIDs, "Directory of the files subuid and subgid")
+	f.Var(number{&o.OOMScore}, "oom-score-adjust", "Set the oom_score_adj for the daemon (default "+strconv.Itoa(defaultOOMScore)+", where that is permitted)")
 	f.BoolVar(&o.validate, "validate", false, "Validate daemon configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print version information and quit")
 }
@@ -159,6 +165,9 @@ func (o *options) check() error {
 	}
 	if o.MTU != 0 && (o.MTU < 68 || o.MTU > 65535) {
 		return &fault.Field{Field: "--mtu", Given: fmt.Sprint(o.MTU), Expected: "a number from 68 to 65535"}
+	}
+	if o.OOMScore != nil && (*o.OOMScore < -1000 || *o.OOMScore > 1000) {
+		return &fault.Field{Field: "--oom-score-adjust", Given: strconv.Itoa(*o.OOMScore), Expected: "a number from -1000 to 1000"}
 	}
 	if o.ShutdownTimeout < -1 {
 		return &fault.Field{Field: "--shutdown-timeout", Given: fmt.Sprint(o.ShutdownTimeout), Expected: "seconds, or -1 for no limit"}

@@ -45,7 +45,8 @@ func TestFlagsAndFileSayTheSame(t *testing.T) {
 		"--label=a=b", "--plugin-dir=/x", "--runtime-path=/r", "-b", "br", "--bip=10.0.0.1/24", "--mtu=1400", "--dns=1.1.1.1", "--dns-opt=ndots:1",
 		"--dns-search=s", "--host-gateway-ip=10.0.0.9", "--cgroup-parent=/cg", "--log-driver=local", "--log-opt", "max-size=1m", "--log-opt=max-file=2",
 		"--default-ulimit=nofile=10:20", "--default-shm-size=1m", "--live-restore", "--shutdown-timeout=-1", "--insecure-registry=i", "--registry-mirror=m",
-		"--tls", "--tlsverify", "--tlscacert=ca", "--tlscert=c", "--tlskey=k", "--allow-plain-tcp", "--storage-driver=overlay")
+		"--tls", "--tlsverify", "--tlscacert=ca", "--tlscert=c", "--tlskey=k", "--allow-plain-tcp", "--storage-driver=overlay",
+		"--userns-remap=u:g", "--subid-dir=/ids", "--oom-score-adjust=-7")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +55,7 @@ func TestFlagsAndFileSayTheSame(t *testing.T) {
 		"dns-search":["s"],"host-gateway-ip":"10.0.0.9","cgroup-parent":"/cg","log-driver":"local","log-opts":{"max-size":"1m","max-file":"2"},
 		"default-ulimits":{"nofile":{"Name":"nofile","Soft":10,"Hard":20}},"default-shm-size":"1M","live-restore":true,"shutdown-timeout":-1,
 		"insecure-registries":["i"],"registry-mirrors":["m"],"tls":true,"tlsverify":true,"tlscacert":"ca","tlscert":"c","tlskey":"k",
-		"allow-plain-tcp":true,"storage-driver":"overlay"}`)
+		"allow-plain-tcp":true,"storage-driver":"overlay","userns-remap":"u:g","subid-dir":"/ids","oom-score-adjust":-7}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +125,9 @@ func TestRefused(t *testing.T) {
 		{"", "--mtu=67", "68 to 65535"},
 		{"", "--shutdown-timeout=-2", "-1 for no limit"},
 		{"", "--log-driver=syslogd", "logging driver"},
+		{"", "--oom-score-adjust=1001", "-1000 to 1000"},
+		{"", "--oom-score-adjust=low", "a whole number"},
+		{`{"oom-score-adjust":"low"}`, "", "daemon.json: oom-score-adjust: "},
 		{"", "--log-opt=max-sise=1m", "unknown log opt 'max-sise'"},
 		{"", "--log-opt=x", "key=value"},
 		{"", "--default-ulimit=nofile", "name=soft[:hard]"},

@@ -15,12 +15,15 @@ import (
 	"github.com/sampan-project/sampan/core/api/sampan"
 	"github.com/sampan-project/sampan/core/build"
 	"github.com/sampan-project/sampan/core/container"
+	"github.com/sampan-project/sampan/core/container/apparmor"
+	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/content"
 	"github.com/sampan-project/sampan/core/event"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/image"
 	"github.com/sampan-project/sampan/core/layer"
 	"github.com/sampan-project/sampan/core/monitor"
+	"github.com/sampan-project/sampan/core/mount"
 	"github.com/sampan-project/sampan/core/network"
 	"github.com/sampan-project/sampan/core/plugin"
 	"github.com/sampan-project/sampan/core/plugin/driver"
@@ -43,6 +46,8 @@ type engine struct {
 	volumes    *volume.Manager
 	plugins    *plugin.Host
 	drivers    *driver.Set
+	profile    string        // of AppArmor, "" without
+	remap      *userns.Remap // nil: containers are in the host's user namespace
 	networks   *network.Manager
 	monitor    *monitor.Client
 	containers *container.Manager
@@ -62,7 +67,7 @@ func open(ctx context.Context, o *options, log *slog.Logger) (_ *engine, err err
 		}
 	}()
 	for _, make := range []func(context.Context) error{
-		e.openState, e.openImages, e.openVolumes, e.openNetworks, e.openMonitor, e.openContainers, e.reconcile,
+		e.openState, e.openRemap, e.openImages, e.openVolumes, e.openNetworks, e.openMonitor, e.openContainers, e.reconcile,
 	} {
 		if err := make(ctx); err != nil {
 			return nil, err
@@ -124,9 +129,25 @@ func (e *engine) openImages(context.Context) error {
 	return err
 }
 
+// openRemap finds the ids of userns-remap, and whether this host can show layers through them.
+func (e *engine) openRemap(context.Context) (err error) {
+	if e.o.UsernsRemap == "" {
+		return nil
+	}
+	if e.remap, err = userns.Parse(e.o.UsernsRemap, e.o.SubIDs); err != nil {
+		return err
+	}
+	err = e.remap.With(func(ids *mount.IDMap) error { return mount.Probe(filepath.Join(e.o.DataRoot, "tmp"), ids) })
+	if err != nil {
+		return fault.New(fault.NotImplemented, "userns-remap: the layers of images in %s cannot be shown with mapped ids, which takes Linux 5.19 and a filesystem such as ext4, xfs or btrfs: %w", e.o.DataRoot, err)
+	}
+	return nil
+}
+
 func (e *engine) openVolumes(context.Context) (err error) {
+	uid, gid := e.remap.Root()
 	e.volumes, err = volume.NewManager(volume.Options{
-		DB: e.db, Root: filepath.Join(e.o.DataRoot, "volumes"), Logger: e.log,
+		DB: e.db, Root: filepath.Join(e.o.DataRoot, "volumes"), Logger: e.log, UID: uid, GID: gid,
 		InUse: func(name string) []string { return e.containers.VolumeUsers(name) },
 		Events: func(action, name string, attributes map[string]string) {
 			e.events.Emit(event.Volume, action, name, attributes)
@@ -211,12 +232,15 @@ func runtimeProgram(given string) (string, error) {
 }
 
 func (e *engine) openContainers(context.Context) (err error) {
+	if e.profile, err = apparmor.Load(); err != nil {
+		e.log.Warn("containers run without an AppArmor profile", "error", err)
+	}
 	e.containers, err = container.New(container.Options{
 		DB: e.db, RunDB: e.runDB, Images: e.images, Layers: e.layers, Network: e.networks, Volumes: e.volumes,
 		Monitor: e.monitor, Events: e.events, Logger: e.log, Root: e.o.DataRoot, ExecRoot: e.o.ExecRoot,
 		CgroupParent: e.o.CgroupParent, DefaultLog: wire.LogConfig{Type: e.o.LogDriver, Config: e.o.LogOptions},
 		DefaultUlimits: e.o.Ulimits, DefaultShmSize: e.o.ShmSize, LiveRestore: e.o.LiveRestore,
-		InitPath: initProgram(e.o.Init),
+		InitPath: initProgram(e.o.Init), Remap: e.remap, AppArmor: e.profile,
 	})
 	if err != nil {
 		return err

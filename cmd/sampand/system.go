@@ -71,8 +71,21 @@ func (s system) Info(ctx context.Context) (wire.Info, error) {
 		Name: host, Labels: append([]string{}, s.o.Labels...), ServerVersion: wire.Release,
 		Runtimes: map[string]wire.InfoRuntime{"sampan": {Path: "sampan-runtime"}}, DefaultRuntime: "sampan",
 		Swarm: wire.InfoSwarm{LocalNodeState: "inactive"}, LiveRestoreEnabled: s.o.LiveRestore,
-		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"}, Warnings: []string{},
+		SecurityOptions: s.security(), Warnings: []string{},
 	}, nil
+}
+
+// security are what confines containers here, as dockerd names it.
+func (s system) security() []string {
+	var list []string
+	if s.profile != "" {
+		list = append(list, "name=apparmor")
+	}
+	list = append(list, "name=seccomp,profile=builtin")
+	if s.remap != nil {
+		list = append(list, "name=userns")
+	}
+	return append(list, "name=cgroupns")
 }
 
 func (s system) registries() *wire.RegistryConfig {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -24,6 +25,21 @@ func (p pairs) Set(s string) error {
 
 func (p pairs) String() string { return "" }
 func (p pairs) Type() string   { return "map" }
+
+// number is a flag of a number that need not be given.
+type number struct{ to **int }
+
+func (n number) Set(text string) error {
+	v, err := strconv.Atoi(text)
+	if err != nil {
+		return &fault.Field{Field: "number", Given: text, Expected: "a whole number"}
+	}
+	*n.to = &v
+	return nil
+}
+
+func (n number) String() string { return "" }
+func (n number) Type() string   { return "int" }
 
 // size is a flag of bytes, and a number or text of daemon.json.
 type size int64

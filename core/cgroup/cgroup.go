@@ -22,6 +22,11 @@
 // container. One container costs a mkdir and a rmdir for each hierarchy (some 20 µs each), and
 // three calls for each limit.
 //
+// # Somebody else's cgroups
+//
+// Where systemd makes the container's cgroup (package systemd), Adopt makes what it leaves out: the
+// hierarchies that it does not use, and the limits that it does not know. All else is the same.
+//
 // Facts: cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel, and
 // config-linux.md of the OCI runtime specification.
 package cgroup
@@ -62,7 +67,7 @@ type Manager struct {
 // not absolute is taken from the root of each hierarchy. An empty cgroup that is left from before is
 // replaced; one with processes in it is fault.Conflict. After an error nothing is left.
 func New(name string, r *specs.LinuxResources, o Options) (*Manager, error) {
-	m, err := open(name, o)
+	m, err := Open(name, o)
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +96,10 @@ func New(name string, r *specs.LinuxResources, o Options) (*Manager, error) {
 
 // Load is the Manager of cgroups that exist. It is no error when they do not: Pids are then none,
 // and Delete does nothing.
-func Load(name string) (*Manager, error) { return open(name, Options{}) }
+func Load(name string) (*Manager, error) { return Open(name, Options{}) }
 
-func open(name string, o Options) (*Manager, error) {
+// Open is Load with options for the limits that are set later.
+func Open(name string, o Options) (*Manager, error) {
 	h, err := thisHost()
 	if err != nil {
 		return nil, err
@@ -120,7 +126,8 @@ func cleanPath(name string) (string, error) {
 		bad.Expected = "a path without control characters"
 		return "", bad
 	case strings.Count(name, ":") == 2 && !strings.Contains(name, "/"):
-		return "", fault.New(fault.NotImplemented, "linux.cgroupsPath %q: this is the form slice:prefix:name of systemd's driver, expected a path: cgroups are made without systemd", name)
+		bad.Expected = "a path: slice:prefix:name is the form of the systemd cgroup driver"
+		return "", bad
 	}
 	p := path.Clean("/" + name)
 	if p == "/" {
@@ -177,7 +184,7 @@ func (m *Manager) FD() (*os.File, error) {
 // stop the forks of the whole system.
 func (m *Manager) Tasks() ([]*os.File, error) {
 	var files []*os.File
-	for _, h := range m.host.all {
+	for _, h := range slices.Concat(m.host.all, m.host.named) {
 		if h.unified {
 			continue
 		}
@@ -228,7 +235,7 @@ func (m *Manager) Set(r *specs.LinuxResources) error {
 	if err := m.extend(plan, joined); err != nil {
 		return err
 	}
-	if err := m.checkUsage(r); err != nil {
+	if err := m.CheckUsage(r); err != nil {
 		return err
 	}
 	if err := m.apply(plan); err != nil {
@@ -240,9 +247,9 @@ func (m *Manager) Set(r *specs.LinuxResources) error {
 	return nil
 }
 
-// checkUsage does what memory.checkBeforeUpdate asks for: a limit below what is in use is refused,
+// CheckUsage does what memory.checkBeforeUpdate asks for: a limit below what is in use is refused,
 // where the kernel would kill.
-func (m *Manager) checkUsage(r *specs.LinuxResources) error {
+func (m *Manager) CheckUsage(r *specs.LinuxResources) error {
 	if r.Memory == nil || r.Memory.CheckBeforeUpdate == nil || !*r.Memory.CheckBeforeUpdate || r.Memory.Limit == nil || *r.Memory.Limit <= 0 {
 		return nil
 	}

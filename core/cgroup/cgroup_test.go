@@ -19,13 +19,32 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 )
 
-// parent is where the tests' cgroups are. It is removed when nothing else is below.
-const parent = "/sampan-test-cgroup"
+// parent is where the tests' cgroups are, of an ordinary user where one is delegated. It is removed when
+// nothing else is below.
+var parent = func() string {
+	if os.Geteuid() == 0 {
+		return "/sampan-test-cgroup"
+	}
+	return path.Join(Delegated(), "sampan-test-cgroup")
+}()
 
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: cgroups are made")
+		t.Skip("needs root: device rules, and cgroups that are delegated to nobody")
+	}
+}
+
+// needCgroups skips for an ordinary user to whom no cgroup is delegated, or only the one that the test
+// itself is in (cgroups(7), "no internal processes").
+func needCgroups(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	procs, err := readFile("/sys/fs/cgroup" + path.Dir(parent) + "/cgroup.procs")
+	if err != nil || procs != "" || unix.Access("/sys/fs/cgroup"+path.Dir(parent)+"/cgroup.subtree_control", unix.W_OK) != nil {
+		t.Skip("needs root, or a cgroup that is delegated to the user")
 	}
 }
 
@@ -33,11 +52,23 @@ func name(t *testing.T) string {
 	return path.Join(parent, fmt.Sprintf("%d-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-")))
 }
 
+// permitted are limits that the user may set: device rules take root.
+func permitted(r *specs.LinuxResources) *specs.LinuxResources {
+	if os.Geteuid() == 0 {
+		return r
+	}
+	if r == nil {
+		r = &specs.LinuxResources{}
+	}
+	r.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+	return r
+}
+
 func create(t *testing.T, r *specs.LinuxResources, o Options) *Manager {
 	t.Helper()
-	needRoot(t)
+	needCgroups(t)
 	t.Cleanup(removeParent)
-	m, err := New(name(t), r, o)
+	m, err := New(name(t), permitted(r), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +248,7 @@ func TestFreezeAndKill(t *testing.T) {
 
 func TestAnExistingCgroup(t *testing.T) {
 	m := create(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: pointer64[int64](5)}}, Options{})
-	again, err := New(m.path, nil, Options{})
+	again, err := New(m.path, permitted(nil), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +256,7 @@ func TestAnExistingCgroup(t *testing.T) {
 		t.Errorf("the limit of before is %d, %v; expected none", s.Pids.Limit, err)
 	}
 	sleeper(t, again, "exec sleep 60")
-	if _, err := New(m.path, nil, Options{}); !fault.Is(err, fault.Conflict) {
+	if _, err := New(m.path, permitted(nil), Options{}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("error %v, expected a conflict", err)
 	}
 	if pids, err := m.Pids(); err != nil || len(pids) == 0 {
@@ -273,10 +304,30 @@ func TestOOMKillsAreCounted(t *testing.T) {
 	}
 }
 
+// deviceDir is a directory whose device nodes can be opened, as those of a /tmp with nodev cannot.
+func deviceDir(t *testing.T) string {
+	t.Helper()
+	var fs unix.Statfs_t
+	dir := t.TempDir()
+	if err := unix.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if fs.Flags&unix.ST_NODEV == 0 {
+		return dir
+	}
+	dir, err := os.MkdirTemp("/dev", "sampan-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func TestDeviceRulesHold(t *testing.T) {
+	needRoot(t)
 	null := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: pointer64[int64](10), Minor: pointer64[int64](200), Access: "r"}
 	m := create(t, &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}, null}}, Options{})
-	dir := t.TempDir()
+	dir := deviceDir(t)
 	for file, dev := range map[string]uint64{"tun": unix.Mkdev(10, 200), "kmsg": unix.Mkdev(1, 11), "null": unix.Mkdev(1, 3)} {
 		if err := unix.Mknod(dir+"/"+file, unix.S_IFCHR|0o600, int(dev)); err != nil {
 			t.Fatal(err)
@@ -377,9 +428,7 @@ func TestNumbersOfTheKernel(t *testing.T) {
 }
 
 func BenchmarkNewDelete(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("needs root: cgroups are made")
-	}
+	needCgroups(b)
 	defer removeParent()
 	r := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: pointer64[int64](64 << 20)}, Pids: &specs.LinuxPids{Limit: pointer64[int64](64)}}
 	for b.Loop() {

@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +23,8 @@ func (h *hierarchy) has(controller string) bool { return slices.Contains(h.contr
 // host is what this machine has. It is read once: hierarchies do not come and go while it runs.
 type host struct {
 	all     []*hierarchy
-	unified *hierarchy // nil: none
+	unified *hierarchy   // nil: none
+	named   []*hierarchy // without a controller, such as systemd's: only systemd makes cgroups there
 }
 
 // pure reports whether there is the unified hierarchy alone.
@@ -42,15 +42,17 @@ func (h *host) of(controller string) *hierarchy {
 }
 
 var thisHost = sync.OnceValues(func() (*host, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("cgroup: %w", err)
-	}
-	h := parseMounts(string(data))
+	var h *host
 	var st unix.Statfs_t
 	if unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
 		h = &host{unified: &hierarchy{mount: "/sys/fs/cgroup", unified: true}}
 		h.all = []*hierarchy{h.unified}
+	} else {
+		text, err := readFile("/proc/self/mountinfo")
+		if err != nil {
+			return nil, fmt.Errorf("cgroup: %w", err)
+		}
+		h = parseMounts(text)
 	}
 	if len(h.all) == 0 {
 		return nil, fault.New(fault.Unavailable, "cgroup: no cgroup filesystem is mounted on this host, expected one at /sys/fs/cgroup")
@@ -92,7 +94,8 @@ func parseMounts(text string) *host {
 		if !found.unified {
 			found.controllers = legacyControllers(right[2])
 			if len(found.controllers) == 0 {
-				continue // a named hierarchy such as systemd's has no controller
+				h.named = append(h.named, found)
+				continue
 			}
 		}
 		seen[device], whole[device] = found, root == "/"

@@ -10,8 +10,8 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 )
 
-// The functions here say which file has which limit: v1 first, then v2. A limit of 0 is one that was not
-// given, as runc and Docker have it; a negative one is no limit.
+// The functions here say which file has which limit: v1 first, then v2. A limit of 0, but that of
+// processes, is one that was not given, as runc and Docker have it; a negative one is no limit.
 
 // unlimited is n in v2's files, where no limit is a word.
 func unlimited(n int64) string {
@@ -167,9 +167,15 @@ func weight(shares uint64) uint64 {
 }
 
 func (p *plan) pids(r *specs.LinuxPids) {
-	if given(r.Limit) {
-		p.put("pids", "pids.limit", *r.Limit, one("pids.max", unlimited(*r.Limit)), one("pids.max", unlimited(*r.Limit)))
+	if r.Limit == nil {
+		return
 	}
+	// 0 is a limit here: no process beside the first, which has to be made in the cgroup and needs 1.
+	n := *r.Limit
+	if n == 0 {
+		n = 1
+	}
+	p.put("pids", "pids.limit", *r.Limit, one("pids.max", unlimited(n)), one("pids.max", unlimited(n)))
 }
 
 // blockController is "blkio", or v2's "io".
@@ -290,5 +296,8 @@ func (p *plan) raw(key, value string) {
 		p.fail(&fault.Field{Field: "linux.resources.unified", Given: key, Expected: "the name of a controller's file such as memory.high"})
 		return
 	}
-	p.put(controller, "unified."+key, value, nil, one(key, value))
+	// Files with a line for each device, such as io.max, take one at a time.
+	for line := range strings.SplitSeq(strings.TrimRight(value, "\n"), "\n") {
+		p.put(controller, "unified."+key, line, nil, one(key, line))
+	}
 }

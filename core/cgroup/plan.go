@@ -156,6 +156,8 @@ func (m *Manager) write(s *setting) error {
 	switch {
 	case err == nil, s.optional && errors.Is(err, unix.ENOENT) && exists(dir):
 		return nil
+	case errors.Is(err, unix.ENOENT) && exists(dir) && s.hierarchy.unified && !s.hierarchy.delegated(dir, s.files[0].name):
+		return fault.New(fault.Invalid, "%s %q: the cgroup does not have the controller of %s, which is not delegated to it", s.field, s.given, s.files[0].name)
 	case errors.Is(err, unix.ENOENT) && exists(dir):
 		return fault.New(fault.Invalid, "%s %q: this kernel has no %s", s.field, s.given, s.files[0].name)
 	case errors.Is(err, unix.EBUSY) && strings.HasPrefix(s.field, "linux.resources.memory."):
@@ -163,4 +165,11 @@ func (m *Manager) write(s *setting) error {
 		return fault.New(fault.Conflict, "%s %q: more is in use (%s bytes): %w", s.field, s.given, usage, err)
 	}
 	return fault.New(fault.Invalid, "%s %q: the kernel refuses it: %w", s.field, s.given, err)
+}
+
+// delegated reports whether a cgroup has the controller of a file.
+func (h *hierarchy) delegated(dir, file string) bool {
+	controller, _, _ := strings.Cut(file, ".")
+	list, err := readFile(dir + "cgroup.controllers")
+	return err != nil || slices.Contains(strings.Fields(list), controller)
 }

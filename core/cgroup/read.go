@@ -30,6 +30,13 @@ func (m *Manager) Stats() (Stats, error) {
 	} else if h := m.host.of("io"); h != nil {
 		r.unifiedBlock(h.mount+m.path, &s.Block)
 	}
+	if h := m.host.of("hugetlb"); h != nil {
+		s.Hugetlb = r.hugetlb(h)
+	}
+	if u := m.host.unified; u != nil {
+		dir := u.mount + m.path
+		s.CPUPressure, s.MemoryPressure, s.BlockPressure = pressure(dir+"/cpu.pressure"), pressure(dir+"/memory.pressure"), pressure(dir+"/io.pressure")
+	}
 	if r.err != nil {
 		return Stats{}, fmt.Errorf("statistics of cgroup %s: %w", m.path, r.err)
 	}

@@ -7,6 +7,12 @@ type Stats struct {
 	Memory MemoryStats `json:"memory"`
 	Pids   PidsStats   `json:"pids"`
 	Block  BlockStats  `json:"block"`
+	// Hugetlb is by the size of the pages, such as 2MB.
+	Hugetlb map[string]HugetlbStats `json:"hugetlb,omitempty"`
+	// The pressures are of the unified hierarchy; nil where the kernel does not measure them.
+	CPUPressure    *Pressure `json:"cpuPressure,omitempty"`
+	MemoryPressure *Pressure `json:"memoryPressure,omitempty"`
+	BlockPressure  *Pressure `json:"blockPressure,omitempty"`
 }
 
 // CPUStats are times in nanoseconds.

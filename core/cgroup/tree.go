@@ -232,6 +232,18 @@ func (m *Manager) Delete() error {
 	return nil
 }
 
+// DeleteEmpty is Delete for cgroups that have no process in them, and none below: it tries each once, and
+// reports whether nothing is left. The kernel refuses to remove what is in use, so that nobody need be
+// asked before, nor be stopped.
+func (m *Manager) DeleteEmpty() bool {
+	all := true
+	for _, h := range m.host.all {
+		err := linux.Retry(func() error { return unix.Rmdir(h.mount + m.path) })
+		all = all && (err == nil || gone(err))
+	}
+	return all
+}
+
 // removeWait is how long Delete waits altogether: killed processes are still on their way out.
 const removeWait = 2 * time.Second
 

@@ -35,6 +35,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/event"
 	"github.com/sampan-project/sampan/core/state"
 	"github.com/sampan-project/sampan/core/wire"
@@ -62,6 +63,10 @@ type Options struct {
 	DefaultUlimits map[string]wire.Ulimit
 	DefaultShmSize int64
 	DefaultInit    bool
+	// AppArmor is the profile of containers that ask for none; "" on a host without AppArmor.
+	AppArmor string
+	// Remap gives containers a user namespace; nil: they are in the host's.
+	Remap *userns.Remap
 	// LiveRestore leaves containers running when the daemon ends in peace.
 	LiveRestore bool
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/container/archive"
 	"github.com/sampan-project/sampan/core/container/rootfs"
+	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/wire"
@@ -70,10 +71,11 @@ func (m *Manager) CopyFrom(ctx context.Context, ref, name string) (io.ReadCloser
 		root.Close()
 		return nil, wire.PathStat{}, noSuchPath(ref, name, err)
 	}
+	ids := m.mappingNow(c)
 	r, w := io.Pipe()
 	m.later(func() {
 		defer root.Close()
-		w.CloseWithError(writePath(w, root, clean, follow))
+		w.CloseWithError(writePath(w, root, clean, follow, ids))
 	})
 	rec, _ := c.snapshot()
 	m.emit(&rec, "archive-path", "path", name)
@@ -81,8 +83,8 @@ func (m *Manager) CopyFrom(ctx context.Context, ref, name string) (io.ReadCloser
 }
 
 // writePath writes the archive of one path. Its name in the archive is the path's last element.
-func writePath(w io.Writer, root *linux.Root, clean string, follow bool) error {
-	o := archive.WriteOptions{Name: path.Base(clean)}
+func writePath(w io.Writer, root *linux.Root, clean string, follow bool, ids *userns.Remap) error {
+	o := archive.WriteOptions{Name: path.Base(clean), IDs: ids}
 	if follow || clean == "/" {
 		dir, err := root.Open(clean, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
@@ -126,7 +128,7 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, r io.Reader, noO
 	if err := refuseReadonly(&rec, dir.Fd(), clean); err != nil {
 		return err
 	}
-	o := archive.ExtractOptions{Dir: clean, KeepKind: noOverwriteDirNonDir}
+	o := archive.ExtractOptions{Dir: clean, KeepKind: noOverwriteDirNonDir, IDs: m.mappingNow(c)}
 	if copyUIDGID && rec.Config.User != "" {
 		a, err := lookupUser(root, rec.Config.User, nil)
 		if err != nil {

@@ -16,7 +16,8 @@ import (
 // copyUp fills an empty volume with what the image has at the place where it is mounted.
 func (m *Manager) copyUp(ctx context.Context, rec *record, p mountPoint) error {
 	return m.o.Volumes.Populate(ctx, p.Name, func(dir string) error {
-		root, err := m.openSnapshot(ctx, rec.ID)
+		// With the ids of the host, which volumes have.
+		root, err := m.openStopped(ctx, rec, false)
 		if err != nil {
 			return err
 		}

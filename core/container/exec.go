@@ -188,7 +188,7 @@ func (m *Manager) execProcess(c *Container, rec *record, st *runState, config *w
 	env := environment(overlay(rec.Config.Env, config.Env), rec.Config.Hostname, a.Home, config.Tty)
 	cwd := cmp.Or(config.WorkingDir, rec.Config.WorkingDir, "/")
 	return spec.ExecProcess(&rec.Host, spec.Exec{Args: config.Cmd, Env: env, Cwd: cwd, User: a.User, Terminal: config.Tty,
-		Privileged: config.Privileged, DefaultUlimits: m.o.DefaultUlimits})
+		Privileged: config.Privileged, DefaultUlimits: m.o.DefaultUlimits, AppArmor: m.o.AppArmor})
 }
 
 // execUser is the container's own user unless another is named, who is looked up in the files as they

@@ -20,7 +20,7 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
 		return err
 	}
 	defer root.Close()
-	if err := archive.Write(w, root, archive.WriteOptions{OneMount: true}); err != nil {
+	if err := archive.Write(w, root, archive.WriteOptions{OneMount: true, IDs: m.mappingNow(c)}); err != nil {
 		return err
 	}
 	rec, _ := c.snapshot()

@@ -40,7 +40,15 @@ func (m *Manager) writeFiles(rec *record, s *network.Sandbox) error {
 	if err := m.writeFile(rec.ID, "hostname", []byte(rec.Config.Hostname+"\n")); err != nil {
 		return err
 	}
-	return m.writeNetworkFiles(rec.ID, s)
+	if err := m.writeNetworkFiles(rec.ID, s); err != nil {
+		return err
+	}
+	for _, f := range engineFiles {
+		if err := giveToRoot(filepath.Join(m.directory(rec.ID), f.name), m.remap(&rec.Host)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *Manager) writeNetworkFiles(id string, s *network.Sandbox) error {

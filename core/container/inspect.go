@@ -23,6 +23,7 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (wire.Cont
 		State: stateOf(&st), RestartCount: st.Restarts, Driver: "overlay2", Platform: "linux", ExecIDs: execs,
 		HostConfig: &host, Config: &config, Mounts: m.mountsForInspect(ctx, &rec), LogPath: m.logPath(&rec),
 		GraphDriver:     wire.GraphDriver{Name: "overlay2", Data: m.o.Layers.Paths(rec.ID)},
+		AppArmorProfile: spec.AppArmorProfile(&host, m.o.AppArmor),
 		NetworkSettings: m.networkSettings(&rec, &st), Args: []string{},
 	}
 	if args, err := spec.Args(&config); err == nil {

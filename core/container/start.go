@@ -76,16 +76,20 @@ type launch struct {
 	pristine bool // it has never run
 
 	sandbox *network.Sandbox
+	userns  *os.File // nil: the host's
 	mounts  []mount.Mount
 	account account
 	input   spec.Input
 }
 
-func (l *launch) run(ctx context.Context) error {
+func (l *launch) run(ctx context.Context) (err error) {
+	if l.userns, err = l.m.userNamespace(&l.rec.Host); err != nil {
+		return err
+	}
 	// The network takes longest, and needs nothing of the rest.
 	joined := make(chan error, 1)
 	go func() { joined <- l.join(ctx) }()
-	err := l.prepare(ctx)
+	err = l.prepare(ctx)
 	if joinErr := <-joined; err == nil {
 		err = joinErr
 	}
@@ -95,6 +99,7 @@ func (l *launch) run(ctx context.Context) error {
 	if err := l.m.writeFiles(l.rec, l.sandbox); err != nil {
 		return err
 	}
+	joinUser(&l.input, l.userns)
 	config, err := l.config()
 	if err != nil {
 		return err
@@ -118,7 +123,9 @@ func (l *launch) run(ctx context.Context) error {
 
 // join gives the container its place in the networks.
 func (l *launch) join(ctx context.Context) (err error) {
-	l.sandbox, err = l.m.o.Network.Join(ctx, joinRequest(l.rec))
+	r := joinRequest(l.rec)
+	r.UserNS = l.userns
+	l.sandbox, err = l.m.o.Network.Join(ctx, r)
 	return err
 }
 
@@ -182,7 +189,7 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 		ID: rec.ID, Config: c, Host: &rec.Host, Args: args, Cwd: "/", User: l.account.User, Hostname: hostname,
 		Env:         environment(c.Env, hostname, l.account.Home, c.Tty),
 		Mounts:      append(mounts, l.m.fileMounts(rec)...),
-		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: rec.Host.CgroupParent, DefaultUlimits: l.m.o.DefaultUlimits,
+		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: rec.Host.CgroupParent, DefaultUlimits: l.m.o.DefaultUlimits, AppArmor: l.m.o.AppArmor,
 	}
 	if l.input.CgroupParent == "" {
 		l.input.CgroupParent = l.m.o.CgroupParent
@@ -226,6 +233,9 @@ func asksForLimits(h *wire.HostConfig) bool {
 
 // close lets go of the files that the monitor has duplicates of.
 func (l *launch) close() {
+	if l.userns != nil {
+		l.userns.Close()
+	}
 	if l.sandbox == nil {
 		return
 	}
@@ -304,19 +314,29 @@ func (m *Manager) letGo(ctx context.Context, rec *record) {
 
 // joinPaths are the namespaces of other containers that this one shares.
 func (m *Manager) joinPaths(h *wire.HostConfig) (map[specs.LinuxNamespaceType]string, error) {
-	ref, ok := spec.Joined(h.PidMode)
-	if !ok {
-		return nil, nil
+	paths := map[specs.LinuxNamespaceType]string{}
+	for _, k := range []struct {
+		kind       specs.LinuxNamespaceType
+		mode, what string
+	}{{specs.PIDNamespace, h.PidMode, "PID"}, {specs.IPCNamespace, h.IpcMode, "IPC"}} {
+		ref, ok := spec.Joined(k.mode)
+		if !ok {
+			continue
+		}
+		other, err := m.find(ref)
+		if err != nil {
+			return nil, fault.As(fault.Conflict, err)
+		}
+		rec, st := other.snapshot()
+		if !st.live() {
+			return nil, fault.New(fault.Conflict, "cannot join %s of a non running container: %s", k.what, rec.ID)
+		}
+		if k.kind == specs.IPCNamespace && rec.Host.IpcMode != "shareable" {
+			return nil, fault.New(fault.Invalid, "container %s uses non-shareable IPC (hint: use IpcMode:shareable for the donor container)", rec.ID)
+		}
+		paths[k.kind] = fmt.Sprintf("/proc/%d/ns/%s", st.Pid, k.kind)
 	}
-	other, err := m.find(ref)
-	if err != nil {
-		return nil, fault.As(fault.Conflict, err)
-	}
-	rec, st := other.snapshot()
-	if !st.live() {
-		return nil, fault.New(fault.Conflict, "cannot join PID of a non running container: %s", rec.ID)
-	}
-	return map[specs.LinuxNamespaceType]string{specs.PIDNamespace: fmt.Sprintf("/proc/%d/ns/pid", st.Pid)}, nil
+	return paths, nil
 }
 
 // explain gives the error of a start the class of a user's mistake when it is one.

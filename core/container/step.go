@@ -15,6 +15,7 @@ import (
 	"github.com/sampan-project/sampan/core/build"
 	"github.com/sampan-project/sampan/core/container/rootfs"
 	"github.com/sampan-project/sampan/core/container/spec"
+	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/mount"
@@ -34,16 +35,25 @@ func (m *Manager) RunStep(ctx context.Context, s build.Step) (code int, err erro
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	sandbox, err := m.o.Network.Join(ctx, network.JoinRequest{ContainerID: id, ContainerName: rec.Name, Hostname: rec.Config.Hostname, Mode: rec.Host.NetworkMode})
+	join := network.JoinRequest{ContainerID: id, ContainerName: rec.Name, Hostname: rec.Config.Hostname, Mode: rec.Host.NetworkMode}
+	if rec.Host.NetworkMode == "host" {
+		rec.Host.UsernsMode = "host" // as dockerd's builder
+	}
+	l := launch{}
+	defer l.close()
+	if l.userns, err = m.userNamespace(&rec.Host); err != nil {
+		return 0, err
+	}
+	join.UserNS = l.userns
+	sandbox, err := m.o.Network.Join(ctx, join)
 	// A step that was cut off is cleaned up all the same.
 	whole := context.WithoutCancel(ctx)
 	defer m.letGo(whole, &rec)
 	if err != nil {
 		return 0, err
 	}
-	l := launch{sandbox: sandbox}
-	defer l.close()
-	config, err := m.stepConfig(&rec, &s, dir, sandbox)
+	l.sandbox = sandbox
+	config, err := m.stepConfig(&rec, &s, dir, sandbox, l.userns)
 	if err != nil {
 		return 0, err
 	}
@@ -81,24 +91,31 @@ func orDiscard(w io.Writer) io.Writer {
 
 func (m *Manager) stepDirectory(id string) string { return filepath.Join(m.o.ExecRoot, "build", id) }
 
-func (m *Manager) stepConfig(rec *record, s *build.Step, dir string, sandbox *network.Sandbox) (monitor.Config, error) {
+func (m *Manager) stepConfig(rec *record, s *build.Step, dir string, sandbox *network.Sandbox, user *os.File) (monitor.Config, error) {
 	if len(s.Args) == 0 || slices.ContainsFunc(s.Args, hasNUL) {
 		return monitor.Config{}, fault.New(fault.Invalid, "step %s: no command", s.ID)
 	}
 	roots := append(slices.Clone(s.RootMounts), s.Mounts...)
+	for i, r := range roots {
+		if r.Type == "bind" { // of directories of the engine, with the ids that containers see
+			roots[i].Layers = r.Source
+		}
+	}
 	a, err := m.stepUser(rec, s.RootMounts)
 	if err != nil {
 		return monitor.Config{}, fmt.Errorf("user %s: %w", s.User, err)
 	}
-	mounts, err := stepFiles(dir, rec.Config.Hostname, sandbox)
+	mounts, err := stepFiles(dir, rec.Config.Hostname, sandbox, m.remap(&rec.Host))
 	if err != nil {
 		return monitor.Config{}, err
 	}
-	built, err := spec.Build(spec.Input{
+	in := spec.Input{
 		ID: rec.ID, Config: &rec.Config, Host: &rec.Host, Args: s.Args, Cwd: cwdOr(s.Cwd), User: a.User, Hostname: rec.Config.Hostname,
 		Env: environment(s.Env, "", a.Home, false), Mounts: mounts,
-		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: m.o.CgroupParent, DefaultUlimits: m.o.DefaultUlimits,
-	})
+		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: m.o.CgroupParent, DefaultUlimits: m.o.DefaultUlimits, AppArmor: m.o.AppArmor,
+	}
+	joinUser(&in, user)
+	built, err := spec.Build(in)
 	return monitor.Config{ID: rec.ID, Bundle: m.mountPoint(), Spec: built, RootMounts: roots, NetNS: sandbox.NetNS, Hold: sandbox.Hold, ClampDefaults: true}, err
 }
 
@@ -114,7 +131,7 @@ func (m *Manager) stepUser(rec *record, mounts []mount.Mount) (account, error) {
 	if u := rec.Config.User; u == "" || u == "root" || u == "0" {
 		return account{Home: "/root", User: specs.User{AdditionalGids: []uint32{0}}}, nil
 	}
-	root, err := rootfs.Open(m.mountPoint(), mounts)
+	root, err := rootfs.Open(m.mountPoint(), mounts, nil)
 	if err != nil {
 		return account{}, err
 	}
@@ -123,11 +140,14 @@ func (m *Manager) stepUser(rec *record, mounts []mount.Mount) (account, error) {
 }
 
 // stepFiles writes the files that make names resolve during the step.
-func stepFiles(dir, hostname string, sandbox *network.Sandbox) (mounts []specs.Mount, err error) {
+func stepFiles(dir, hostname string, sandbox *network.Sandbox, remap *userns.Remap) (mounts []specs.Mount, err error) {
 	contents := map[string][]byte{"hostname": []byte(hostname + "\n"), "hosts": sandbox.Hosts, "resolv.conf": sandbox.ResolvConf}
 	for _, f := range engineFiles {
 		source := filepath.Join(dir, f.name)
 		if err := os.WriteFile(source, contents[f.name], 0o644); err != nil {
+			return nil, err
+		}
+		if err := giveToRoot(source, remap); err != nil {
 			return nil, err
 		}
 		mounts = append(mounts, specs.Mount{Destination: f.target, Type: "bind", Source: source, Options: []string{"rbind", "rprivate"}})

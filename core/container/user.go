@@ -103,7 +103,7 @@ func (m *Manager) openSnapshot(ctx context.Context, id string) (*linux.Root, err
 	if err != nil {
 		return nil, err
 	}
-	return rootfs.Open(m.mountPoint(), mounts)
+	return rootfs.Open(m.mountPoint(), mounts, nil)
 }
 
 // openRoot opens the root filesystem of a container as it is now: what its processes see while it
@@ -115,22 +115,22 @@ func (m *Manager) openRoot(ctx context.Context, c *Container, volumes bool) (*li
 			return root, nil
 		}
 	}
-	open := m.openSnapshot
-	if volumes {
-		open = func(ctx context.Context, _ string) (*linux.Root, error) { return m.openStopped(ctx, &rec) }
-	}
-	root, err := open(ctx, rec.ID)
+	root, err := m.openStopped(ctx, &rec, volumes)
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", rec.Name, err)
 	}
 	return root, nil
 }
 
-// openStopped opens the snapshot with the container's volumes and binds on it. What a tmpfs had is gone.
-func (m *Manager) openStopped(ctx context.Context, rec *record) (*linux.Root, error) {
+// openStopped opens the snapshot, with the container's volumes and binds on it if they are wanted. What a
+// tmpfs had is gone.
+func (m *Manager) openStopped(ctx context.Context, rec *record, volumes bool) (*linux.Root, error) {
 	mounts, err := m.o.Layers.Mounts(ctx, rec.ID)
 	if err != nil {
 		return nil, err
+	}
+	if !volumes {
+		return m.openMapped(&rec.Host, mounts)
 	}
 	list, err := m.specMounts(ctx, rec)
 	if err != nil {
@@ -144,5 +144,5 @@ func (m *Manager) openStopped(ctx context.Context, rec *record) (*linux.Root, er
 			mounts = append(mounts, mount.Mount{Type: s.Type, Source: s.Source, Target: s.Destination, Options: s.Options})
 		}
 	}
-	return rootfs.Open(m.mountPoint(), mounts)
+	return m.openMapped(&rec.Host, mounts)
 }

@@ -20,7 +20,7 @@ import (
 // validate checks what core/container/spec does not know of. It has no side effect.
 func (m *Manager) validate(rec *record) error {
 	for _, check := range []func(*record) error{
-		validateProcess, validateHealth, validatePolicy, m.validateNetwork, validatePorts, validateLog, m.validateOther,
+		validateProcess, validateHealth, validatePolicy, m.validateNetwork, validatePorts, validateLog, m.validateOther, m.validateUserns,
 	} {
 		if err := check(rec); err != nil {
 			return err
@@ -253,6 +253,13 @@ func (m *Manager) validateOther(rec *record) error {
 			return fault.As(fault.Invalid, err)
 		}
 		h.PidMode = "container:" + other.id
+	}
+	if ref, ok := spec.Joined(h.IpcMode); ok {
+		other, err := m.find(ref)
+		if err != nil {
+			return fault.As(fault.Invalid, err)
+		}
+		h.IpcMode = "container:" + other.id
 	}
 	if h.Init != nil && *h.Init && m.o.InitPath == "" {
 		return fault.New(fault.NotImplemented, "--init: no init program is installed on this host; name one with sampand --init-path")

@@ -154,7 +154,7 @@ func (s *Store) overlay(options ...string) []mount.Mount {
 	if s.suffix != "" {
 		options = append(options, strings.Split(s.suffix[1:], ",")...)
 	}
-	return []mount.Mount{{Type: "overlay", Source: "overlay", Target: "/", Options: options}}
+	return []mount.Mount{{Type: "overlay", Source: "overlay", Target: "/", Options: options, Layers: s.root}}
 }
 
 // lowers returns the overlay's lower directories for a container, the top first: the init directory,

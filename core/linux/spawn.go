@@ -21,7 +21,7 @@ import (
 //
 // The child shares the caller's memory until it executes the program (CLONE_VM, CLONE_VFORK): no
 // page table is copied, and there is nobody else in the child's thread group, which joining a user
-// namespace demands. Only with Prepare it has a copy, because the caller must go on meanwhile.
+// namespace demands. Only with Place or Prepare it has a copy, because the caller must go on meanwhile.
 type Spawn struct {
 	Program *os.File // executed by handle: no path is looked up in the namespaces that were joined
 	Args    []string
@@ -36,6 +36,9 @@ type Spawn struct {
 	Unshare int        // unshare(2) flags, after all that
 	Root    bool       // become user and group 0 of the user namespace before the program is executed
 
+	// Place is called with the first child's pid while the child waits, before it joins and unshares
+	// anything: for somebody else to move it to its cgroup, as systemd does.
+	Place func(pid int) error
 	// Prepare is called with the child's pid while the child waits, when all namespaces are there: to
 	// write its id mappings and time offsets.
 	Prepare func(pid int) error
@@ -58,6 +61,7 @@ type Child struct {
 const (
 	stepNone = iota
 	stepTasks
+	stepPlace
 	stepJoin
 	stepFork
 	stepUnshare
@@ -68,7 +72,7 @@ const (
 )
 
 var stepNames = [...]string{
-	stepTasks: "join cgroup", stepJoin: "setns", stepFork: "clone3", stepUnshare: "unshare",
+	stepTasks: "join cgroup", stepPlace: "wait to be placed", stepJoin: "setns", stepFork: "clone3", stepUnshare: "unshare",
 	stepPrepare: "wait for id mappings", stepRoot: "become root of the user namespace", stepFiles: "duplicate files", stepExec: "execveat",
 }
 
@@ -102,7 +106,9 @@ type program struct {
 	unshare    uintptr
 	root       bool
 	files      []uintptr
-	sync       uintptr // the child's end of the socket on which it waits for Prepare; ^0: none
+	sync       uintptr // the child's end of the socket on which it waits for Place and Prepare; ^0: none
+	place      bool    // it waits for Place
+	prepare    bool    // it waits for Prepare
 	nofile     unix.Rlimit
 	setNofile  bool
 	out        *outcome
@@ -135,8 +141,8 @@ func (s *Spawn) Start() (Child, error) {
 		return Child{}, err
 	}
 	defer done()
-	if s.Prepare != nil {
-		return s.startPrepared(p)
+	if s.Place != nil || s.Prepare != nil {
+		return s.startWaiting(p)
 	}
 	args, pidfd := s.first(unix.CLONE_VM | unix.CLONE_VFORK)
 	pid := clone(p, args)
@@ -178,6 +184,7 @@ func (s *Spawn) compile() (*program, func(), error) {
 	p := &program{
 		exe: s.Program.Fd(), argv: &argv[0], envp: &envp[0], empty: new(byte), flags: s.Flags, fork: s.Fork,
 		zero: [1]byte{'0'}, unshare: uintptr(s.Unshare), root: s.Root, sync: noFile, out: new(outcome),
+		place: s.Place != nil, prepare: s.Prepare != nil,
 	}
 	for _, j := range s.Join {
 		p.joins = append(p.joins, join{j.File.Fd(), uintptr(j.Type)})
@@ -247,6 +254,9 @@ func (p *program) child() {
 			p.fail(stepTasks, e, i)
 		}
 	}
+	if p.place {
+		p.wait(stepPlace)
+	}
 	for i := 0; i < len(p.joins); i++ {
 		if _, _, e := syscall.RawSyscall(unix.SYS_SETNS, p.joins[i].fd, p.joins[i].kind, 0); e != 0 {
 			p.fail(stepJoin, e, i)
@@ -273,15 +283,8 @@ func (p *program) exec() {
 			p.fail(stepUnshare, e, 0)
 		}
 	}
-	if p.sync != noFile {
-		// What is to be prepared is there from here on.
-		if _, _, e := syscall.RawSyscall(unix.SYS_WRITE, p.sync, uintptr(unsafe.Pointer(&p.buf[0])), 1); e != 0 {
-			p.fail(stepPrepare, e, 0)
-		}
-		n, _, e := syscall.RawSyscall(unix.SYS_READ, p.sync, uintptr(unsafe.Pointer(&p.buf[0])), 1)
-		if e != 0 || n != 1 {
-			p.fail(stepPrepare, e, 0)
-		}
+	if p.prepare {
+		p.wait(stepPrepare) // what is to be prepared is there from here on
 	}
 	if p.root {
 		if _, _, e := syscall.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); e != 0 {
@@ -323,6 +326,20 @@ func (p *program) exec() {
 	p.fail(stepExec, e, 0)
 }
 
+// wait tells the parent that the child has come to a step, and waits until the parent lets it go on.
+//
+//go:nosplit
+//go:norace
+func (p *program) wait(step int32) {
+	if _, _, e := syscall.RawSyscall(unix.SYS_WRITE, p.sync, uintptr(unsafe.Pointer(&p.buf[0])), 1); e != 0 {
+		p.fail(step, e, 0)
+	}
+	n, _, e := syscall.RawSyscall(unix.SYS_READ, p.sync, uintptr(unsafe.Pointer(&p.buf[0])), 1)
+	if e != 0 || n != 1 {
+		p.fail(step, e, 0)
+	}
+}
+
 // above duplicates fd to a number that is not below count.
 //
 //go:nosplit
@@ -345,8 +362,8 @@ func (p *program) fail(step int32, errno syscall.Errno, index int) {
 	}
 }
 
-// startPrepared starts a child that waits until Prepare has returned.
-func (s *Spawn) startPrepared(p *program) (Child, error) {
+// startWaiting starts a child that waits until Place and Prepare have returned.
+func (s *Spawn) startWaiting(p *program) (Child, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return Child{}, fmt.Errorf("socketpair: %w", err)
@@ -370,33 +387,53 @@ func (s *Spawn) startPrepared(p *program) (Child, error) {
 	if pid < 0 {
 		return Child{}, fmt.Errorf("clone3: %w", unix.Errno(-pid))
 	}
-	// It has joined and made everything, or has failed.
-	if n, err := RetryValue(func() (int, error) { return unix.Read(ours, make([]byte, 1)) }); err != nil || n == 0 {
-		return s.finish(p, pid, int(*pidfd))
-	}
-	waiting := pid
-	if s.Fork {
-		waiting = int(p.out.pid)
-	}
-	err = s.Prepare(waiting)
-	if err == nil {
-		err = Retry(func() error { return unix.Sendto(ours, []byte{1}, unix.MSG_NOSIGNAL, nil) })
-		if errors.Is(err, unix.EPIPE) {
-			err = nil // it has ended, which is told below
-		} else if err != nil {
-			err = fmt.Errorf("tell the child to go on: %w", err)
+	if s.Place != nil {
+		if !reached(ours) {
+			return s.finish(p, pid, int(*pidfd))
+		}
+		if err := letGoOn(ours, s.Place(pid)); err != nil {
+			reap(int(*pidfd), pid, true)
+			return Child{}, err
 		}
 	}
-	if err != nil {
+	if s.Prepare != nil {
+		// It has joined and made everything, or has failed.
+		if !reached(ours) {
+			return s.finish(p, pid, int(*pidfd))
+		}
+		waiting := pid
 		if s.Fork {
-			reap(-1, waiting, true) // first: the one in between waits for it
+			waiting = int(p.out.pid)
 		}
-		reap(int(*pidfd), pid, true)
-		return Child{}, err
+		if err := letGoOn(ours, s.Prepare(waiting)); err != nil {
+			if s.Fork {
+				reap(-1, waiting, true) // first: the one in between waits for it
+			}
+			reap(int(*pidfd), pid, true)
+			return Child{}, err
+		}
 	}
 	// The child's end is closed when it executes the program or ends.
 	Retry(func() error { _, err := unix.Read(ours, make([]byte, 1)); return err }) //nolint:errcheck // only its return counts
 	return s.finish(p, pid, int(*pidfd))
+}
+
+// reached reports whether the child has come to where it waits; else it has ended.
+func reached(socket int) bool {
+	n, err := RetryValue(func() (int, error) { return unix.Read(socket, make([]byte, 1)) })
+	return err == nil && n > 0
+}
+
+// letGoOn lets the waiting child go on, unless there is an error.
+func letGoOn(socket int, err error) error {
+	if err != nil {
+		return err
+	}
+	err = Retry(func() error { return unix.Sendto(socket, []byte{1}, unix.MSG_NOSIGNAL, nil) })
+	if err != nil && !errors.Is(err, unix.EPIPE) { // it has ended, which finish tells
+		return fmt.Errorf("tell the child to go on: %w", err)
+	}
+	return nil
 }
 
 // finish turns what the child told into a Child or an error.
@@ -430,7 +467,7 @@ func (s *Spawn) failure(o *outcome) error {
 		what += " " + s.Tasks[o.index].Name()
 	case stepJoin:
 		what += " " + s.Join[o.index].File.Name()
-	case stepPrepare:
+	case stepPlace, stepPrepare:
 		if o.errno == 0 {
 			return fmt.Errorf("%s: the parent went away", what)
 		}

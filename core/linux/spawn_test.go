@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -60,8 +61,22 @@ func run(t *testing.T, s Spawn, script string) (string, unix.WaitStatus) {
 	return strings.TrimSpace(string(out)), status
 }
 
+// owned are flags of namespaces, which an ordinary user makes in a user namespace alone.
+func owned(flags uint64) uint64 {
+	if os.Geteuid() != 0 {
+		flags |= unix.CLONE_NEWUSER
+	}
+	return flags
+}
+
 func TestSpawnMakesNamespaces(t *testing.T) {
-	out, status := run(t, Spawn{Flags: unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWNS}, "echo $$; hostname inside; hostname; exit 7")
+	s := Spawn{Flags: owned(unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWNS)}
+	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 {
+		s.Root, s.Prepare = true, func(pid int) error {
+			return WriteMappings(pid, []IDMapping{{0, uint32(uid), 1}}, []IDMapping{{0, uint32(gid), 1}})
+		}
+	}
+	out, status := run(t, s, "echo $$; hostname inside; hostname; exit 7")
 	if out != "1\ninside" || status.ExitStatus() != 7 {
 		t.Errorf("got %q, status %d; want pid 1, hostname inside, status 7", out, status.ExitStatus())
 	}
@@ -96,7 +111,7 @@ func TestSpawnJoinsAndForks(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	outer := Spawn{Program: shell(t), Args: []string{"cat"}, Files: []*os.File{r, w, w}, Flags: unix.CLONE_NEWPID | unix.CLONE_NEWIPC}
+	outer := Spawn{Program: shell(t), Args: []string{"cat"}, Files: []*os.File{r, w, w}, Flags: owned(unix.CLONE_NEWPID | unix.CLONE_NEWIPC)}
 	child, err := outer.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +121,7 @@ func TestSpawnJoinsAndForks(t *testing.T) {
 		Wait(child.PidFD)                 //nolint:errcheck // the test is over
 		child.PidFD.Close()
 	}()
-	join := Join{child.PidFD, unix.CLONE_NEWPID | unix.CLONE_NEWIPC}
+	join := Join{child.PidFD, int(owned(unix.CLONE_NEWPID | unix.CLONE_NEWIPC))}
 	out, status := run(t, Spawn{Join: []Join{join}, Fork: true, Flags: unix.CLONE_NEWUTS}, "echo $$; readlink /proc/self/ns/ipc; exit 3")
 	ipc, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/ipc", child.Pid))
 	if out != "2\n"+ipc || status.ExitStatus() != 3 {
@@ -118,6 +133,9 @@ func TestSpawnJoinsAndForks(t *testing.T) {
 // is where the root of the mount namespace is another directory than ours.
 func needUserNamespaces(t *testing.T) {
 	t.Helper()
+	if os.Geteuid() != 0 {
+		return // who cannot look out of a chroot is in none
+	}
 	ours, err := os.Stat("/")
 	if err != nil {
 		t.Fatal(err)
@@ -148,17 +166,44 @@ func needUserNamespaces(t *testing.T) {
 
 func TestSpawnWaitsForPrepare(t *testing.T) {
 	needUserNamespaces(t)
+	outside := uint32(1000)
+	if id := os.Geteuid(); id != 0 {
+		outside = uint32(id) // no other may be
+	}
 	prepare := func(pid int) error {
-		for name, text := range map[string]string{"uid_map": "0 1000 1", "gid_map": "0 1000 1"} {
-			if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, name), []byte(text), 0); err != nil {
-				return err
-			}
-		}
-		return nil
+		return WriteMappings(pid, []IDMapping{{0, outside, 1}}, []IDMapping{{0, outside, 1}})
 	}
 	out, _ := run(t, Spawn{Flags: unix.CLONE_NEWUSER, Prepare: prepare, Root: true}, "id -u; cat /proc/self/uid_map")
-	if got := strings.Fields(out); len(got) != 4 || got[0] != "0" || got[2] != "1000" {
-		t.Errorf("got %q, want user 0 mapped to 1000", out)
+	if got := strings.Fields(out); len(got) != 4 || got[0] != "0" || got[2] != fmt.Sprint(outside) {
+		t.Errorf("got %q, want user 0 mapped to %d", out, outside)
+	}
+}
+
+// The child is placed before its cgroup namespace is made, which begins where it then is, and before it
+// clones itself once more.
+func TestSpawnWaitsForPlace(t *testing.T) {
+	namespace := func(pid string) string {
+		link, err := os.Readlink("/proc/" + pid + "/ns/cgroup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	ours := namespace("self")
+	for _, fork := range []bool{false, true} {
+		placed, prepared := 0, 0
+		place := func(pid int) error {
+			placed = pid
+			if got := namespace(strconv.Itoa(pid)); got != ours || prepared != 0 {
+				t.Errorf("fork %v: placed in %s, expected %s, before all else", fork, got, ours)
+			}
+			return nil
+		}
+		prepare := func(pid int) error { prepared = pid; return nil }
+		out, _ := run(t, Spawn{Flags: owned(unix.CLONE_NEWPID), Unshare: unix.CLONE_NEWCGROUP, Fork: fork, Place: place, Prepare: prepare}, "readlink /proc/self/ns/cgroup")
+		if strings.TrimSpace(out) == ours || placed == 0 || prepared == 0 || (placed != prepared) != fork {
+			t.Errorf("fork %v: placed %d, prepared %d, namespace %s", fork, placed, prepared, out)
+		}
 	}
 }
 
@@ -179,6 +224,9 @@ func TestSpawnReportsWhatFailed(t *testing.T) {
 		{"joining what is no namespace", Spawn{Program: shell(t), Join: []Join{{null, unix.CLONE_NEWNET}}}, unix.EINVAL, "setns " + os.DevNull},
 		{"executing what is no program", Spawn{Program: null}, unix.EACCES, "execveat"},
 		{"preparing", Spawn{Program: shell(t), Flags: unix.CLONE_NEWUSER, Prepare: func(int) error { return failing }}, failing, ""},
+		{"placing", Spawn{Program: shell(t), Place: func(int) error { return failing }}, failing, ""},
+		{"placing before the second clone", Spawn{Program: shell(t), Fork: true, Place: func(int) error { return failing }}, failing, ""},
+		{"joining after placing", Spawn{Program: shell(t), Place: func(int) error { return nil }, Join: []Join{{null, unix.CLONE_NEWNET}}}, unix.EINVAL, "setns " + os.DevNull},
 		{"executing after preparing", Spawn{Program: null, Prepare: func(int) error { return nil }}, unix.EACCES, "execveat"},
 		{"executing after the second clone", Spawn{Program: null, Fork: true}, unix.EACCES, "execveat"},
 	} {

@@ -58,6 +58,13 @@ func Mappings(pid int, file string) ([]IDMapping, error) {
 	return list, nil
 }
 
+// InUserNamespace reports whether the caller's user namespace is not the initial one, where every id
+// is itself: its root has no rights on the host. False when that cannot be known.
+func InUserNamespace() bool {
+	list, err := Mappings(os.Getpid(), "uid_map")
+	return err == nil && (len(list) != 1 || list[0] != IDMapping{Size: 1<<32 - 1})
+}
+
 // WriteMappings maps the ids of a process that was made with a user namespace, and waits. With the
 // right to it the maps are written. Else the kernel lets a user map the own id alone, and only where
 // groups cannot be given up (setgroups(2), CVE-2014-8989); what goes beyond it is asked of
@@ -158,23 +165,54 @@ func WriteTimeOffsets(pid int, offsets map[string][2]int64) error {
 var errMade = errors.New("made")
 
 // UserNamespace makes a user namespace that only its file keeps: the mapping of a mount.
-func UserNamespace(uids, gids []IDMapping) (ns *os.File, err error) {
+func UserNamespace(uids, gids []IDMapping) (*os.File, error) {
+	ns, err := hold("user", Spawn{Flags: unix.CLONE_NEWUSER}, func(pid int) error { return WriteMappings(pid, uids, gids) })
+	if err != nil {
+		return nil, fmt.Errorf("make a user namespace: %w", err)
+	}
+	return ns, nil
+}
+
+// NetworkIn makes a network namespace that belongs to a user namespace, as it must for who is root there
+// to rule it. Only its file keeps it.
+func NetworkIn(user *os.File) (*os.File, error) {
+	s := Spawn{Join: []Join{{File: user, Type: unix.CLONE_NEWUSER}}, Fork: true, Flags: unix.CLONE_NEWNET}
+	ns, err := hold("net", s, func(int) error { return nil })
+	if err != nil {
+		return nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	return ns, nil
+}
+
+// hold opens a namespace of a process that ends before it executes anything.
+func hold(kind string, s Spawn, prepare func(pid int) error) (ns *os.File, err error) {
 	null, err := OpenAt(nil, os.DevNull, unix.O_PATH, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
-	s := Spawn{Program: null, Args: []string{"-"}, Flags: unix.CLONE_NEWUSER, Prepare: func(pid int) (err error) {
-		if err = WriteMappings(pid, uids, gids); err != nil {
+	s.Program, s.Args = null, []string{"-"}
+	s.Prepare = func(pid int) (err error) {
+		if err = prepare(pid); err != nil {
 			return err
 		}
-		if ns, err = OpenAt(nil, "/proc/"+strconv.Itoa(pid)+"/ns/user", unix.O_RDONLY, 0); err != nil {
+		if ns, err = OpenAt(nil, "/proc/"+strconv.Itoa(pid)+"/ns/"+kind, unix.O_RDONLY, 0); err != nil {
 			return err
 		}
 		return errMade
-	}}
+	}
 	if _, err := s.Start(); !errors.Is(err, errMade) {
-		return nil, fmt.Errorf("make a user namespace: %w", err)
+		return nil, err
 	}
 	return ns, nil
+}
+
+// Inside is the id of the namespace that an id of its parent is: the reverse of Outside.
+func Inside(list []IDMapping, id uint32) (uint32, bool) {
+	for _, m := range list {
+		if id >= m.Outside && id-m.Outside < m.Size {
+			return m.Inside + (id - m.Outside), true
+		}
+	}
+	return 0, false
 }

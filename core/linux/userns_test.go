@@ -23,8 +23,11 @@ func TestOutside(t *testing.T) {
 
 func TestUserNamespace(t *testing.T) {
 	needUserNamespaces(t)
-	uids := []IDMapping{{0, 1000, 1}, {1, 100000, 10}}
-	ns, err := UserNamespace(uids, []IDMapping{{0, 2000, 5}})
+	uids, gids := []IDMapping{{0, 1000, 1}, {1, 100000, 10}}, []IDMapping{{0, 2000, 5}}
+	if os.Geteuid() != 0 {
+		uids, gids = []IDMapping{{0, uint32(os.Geteuid()), 1}}, []IDMapping{{0, uint32(os.Getegid()), 1}}
+	}
+	ns, err := UserNamespace(uids, gids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +39,8 @@ func TestUserNamespace(t *testing.T) {
 		Prepare: func(pid int) (err error) { seen, err = Mappings(pid, "uid_map"); return err },
 	}
 	out, status := run(t, s, "cat /proc/self/gid_map; id -u")
-	if got := strings.Fields(out); !slices.Equal(got, []string{"0", "2000", "5", "0"}) || status.ExitStatus() != 0 {
+	want := append(strings.Fields(mapText(gids)), "0")
+	if got := strings.Fields(out); !slices.Equal(got, want) || status.ExitStatus() != 0 {
 		t.Errorf("got %q, status %d", out, status.ExitStatus())
 	}
 	if !slices.Equal(seen, uids) {

@@ -109,14 +109,19 @@ func (m Mount) prepare(root *linux.Root, tree *os.File, o *Options) (mnt, target
 	if o.Bind {
 		return m.prepareBind(root, tree, o)
 	}
-	target, err = root.MkdirAll(m.Target, 0o755)
+	// A directory that is there has a mode that the tmpfs takes over; for one that is made it has its own.
+	target, err = root.Open(m.Target, unix.O_PATH|unix.O_DIRECTORY, 0)
+	there := err == nil
+	if !there {
+		target, err = root.MkdirAll(m.Target, 0o755)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
 	if o.CopyUp && m.Type != "tmpfs" {
 		return nil, target, &fault.Field{Field: "option tmpcopyup", Given: m.Type, Expected: "a mount of type tmpfs"}
 	}
-	if m.Type == "tmpfs" {
+	if m.Type == "tmpfs" && there {
 		o.keepMode(target)
 	}
 	if mnt, err = m.filesystem(o); err != nil || !o.CopyUp {

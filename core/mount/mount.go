@@ -16,4 +16,7 @@ type Mount struct {
 	Target string `json:"target,omitempty"`
 	// Options are fstab-style options, including those the kernel knows as flags: "ro", "rbind".
 	Options []string `json:"options,omitempty"`
+	// Layers is the directory whose files Detached can show through a mapping of ids: of an overlay the one
+	// below which all its directories are, of a bind its source.
+	Layers string `json:"layers,omitempty"`
 }

@@ -47,9 +47,10 @@ var attributes = map[string]attribute{
 	"strictatime": {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
 	"relatime":    {clear: unix.MOUNT_ATTR__ATIME},
 	"atime":       {clear: unix.MOUNT_ATTR__ATIME},
-	// Without the flag the kernel's default holds, which is relatime.
-	"norelatime":    {clear: unix.MOUNT_ATTR__ATIME},
-	"nostrictatime": {clear: unix.MOUNT_ATTR__ATIME},
+	// They take back no more than an option before them could have said: what the source of a bind has
+	// may be locked in a user namespace, and a fresh mount has the kernel's default.
+	"norelatime":    {},
+	"nostrictatime": {},
 }
 
 var propagations = map[string]uint64{

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/network/dns"
+	"github.com/sampan-project/sampan/core/network/netns"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -30,6 +31,7 @@ type JoinRequest struct {
 	DNSSearch     []string
 	DNSOptions    []string
 	ExtraHosts    []string // name:address
+	UserNS        *os.File // the container's user namespace, to which its network namespace belongs; nil: the host's
 }
 
 // Sandbox is a container's network as Join made it.
@@ -63,7 +65,12 @@ func (m *Manager) Join(ctx context.Context, r JoinRequest) (_ *Sandbox, err erro
 		}
 	}()
 	if sb.Host = r.Mode == hostName; !sb.Host {
-		if sb.ns, err = m.pool.Take(); err != nil {
+		if r.UserNS != nil {
+			sb.ns, err = netns.CreateIn(r.UserNS)
+		} else {
+			sb.ns, err = m.pool.Take()
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

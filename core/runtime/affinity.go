@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"os"
 	"runtime"
 
@@ -43,7 +44,11 @@ func startOn(s *linux.Spawn, affinity *specs.CPUAffinity) (linux.Child, error) {
 }
 
 // placeBelow is place for a process that goes to a cgroup below the container's own.
-func (c *Container) placeBelow(s *linux.Spawn, sub cgroup.Sub) (opened []*os.File, err error) {
+func (c *Container) placeBelow(ctx context.Context, s *linux.Spawn, sub cgroup.Sub) (opened []*os.File, err error) {
+	if c.throughSystemd() {
+		s.Place = func(pid int) error { return c.attach(ctx, sub, pid) }
+		return nil, nil
+	}
 	if len(sub) == 0 {
 		return c.place(s)
 	}

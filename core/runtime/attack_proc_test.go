@@ -22,6 +22,7 @@ func ownDevices(spec *specs.Spec, dir string) {
 
 func mknod(t *testing.T, name string, major, minor uint32) {
 	t.Helper()
+	needRoot(t, "a device node is made")
 	if err := unix.Mknod(name, unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor))); err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +50,7 @@ func TestCVE2025_31133(t *testing.T) {
 	// Somebody with the same root filesystem moves the mounted /proc away while the container is made.
 	// What is masked is the procfs, wherever it is; a hook stands for that somebody.
 	t.Run("another /proc", func(t *testing.T) {
+		needRoot(t, "the hook enters the host's mount namespace")
 		b.t = t
 		root := filepath.Join(b.bundle, "rootfs")
 		spec := shellSpec("cat /moved/version; cat /proc/version")

@@ -36,6 +36,9 @@ func TestCVE2019_5736(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t)
+			if c.name == "a mount of its own" {
+				needRoot(t, "a mount is made")
+			}
 			name := filepath.Join(t.TempDir(), "runtime")
 			if err := os.WriteFile(name, self, 0o755); err != nil {
 				t.Fatal(err)
@@ -89,6 +92,10 @@ func (b *bench) overwrite(ptrace bool) string {
 	}
 	spec = shellSpec("true")
 	spec.Linux.Namespaces[0].Path = "/proc/" + strconv.Itoa(attacker.Pid()) + "/ns/pid"
+	if user := namespace(spec, specs.UserNamespace); user != nil {
+		user.Path = "/proc/" + strconv.Itoa(attacker.Pid()) + "/ns/user" // which owns the other
+		spec.Linux.UIDMappings, spec.Linux.GIDMappings = nil, nil
+	}
 	victim, _, err := b.create(spec)
 	if err != nil {
 		b.t.Fatal(err)

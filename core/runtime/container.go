@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/cgroup/systemd"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/runtime/hook"
@@ -29,6 +30,8 @@ type Container struct {
 
 	mu      sync.Mutex
 	cgroup  *cgroup.Manager
+	bus     *systemd.Bus        // while the container is made
+	placing func(pid int) error // lets systemd make its cgroup with the first process in it; nil: it is made by us
 	pidfd   *os.File
 	console *os.File
 }
@@ -120,17 +123,32 @@ func (c *Container) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h := c.record.Spec.Hooks; h != nil {
-		c.follow(ctx, "poststart", h.Poststart, specs.StateRunning)
-	}
-	return nil
+	c.runtime.log.Debug("started", "container", c.ID(), "pid", c.Pid())
+	return c.afterStart(ctx)
 }
 
-// follow runs the hooks that come after something: an error of one is logged, and the others and the
-// container go on (runtime.md, "Lifecycle").
-func (c *Container) follow(ctx context.Context, kind string, hooks []specs.Hook, status specs.ContainerState) {
-	for _, h := range hooks {
-		if err := hook.Run(ctx, kind, []specs.Hook{h}, c.state(status)); err != nil {
+// afterStart runs the poststart hooks. When one fails the container ends (runtime.md, "Lifecycle", step 9;
+// before version 1.3.0 of the specification that was a warning).
+func (c *Container) afterStart(ctx context.Context) error {
+	h := c.record.Spec.Hooks
+	if h == nil {
+		return nil
+	}
+	err := hook.Run(ctx, "poststart", h.Poststart, c.state(specs.StateRunning))
+	if err != nil {
+		err = errors.Join(err, c.end(context.WithoutCancel(ctx)))
+	}
+	return err
+}
+
+// afterDelete runs the poststop hooks: an error of one is logged, and the others run (step 13).
+func (c *Container) afterDelete(ctx context.Context) {
+	h := c.record.Spec.Hooks
+	if h == nil {
+		return
+	}
+	for _, one := range h.Poststop {
+		if err := hook.Run(ctx, "poststop", []specs.Hook{one}, c.state(specs.StateStopped)); err != nil {
 			c.warn(err.Error())
 		}
 	}
@@ -214,6 +232,9 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		}
 		return m.Kill(sig)
 	}
+	if sig == unix.SIGKILL && c.sharesPids() && !c.record.NoCgroup {
+		return c.killAll()
+	}
 	f, err := c.process()
 	if err == nil {
 		defer f.Close()
@@ -225,8 +246,32 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 	return err
 }
 
-// defaultCgroup is the parent of containers whose spec has no cgroupsPath.
-const defaultCgroup = "/sampan"
+// sharesPids reports whether the container has no pid namespace of its own, with which the kernel would end all
+// of its processes together with the first one (pid_namespaces(7)).
+func (c *Container) sharesPids() bool {
+	ns := namespace(c.record.Spec, specs.PIDNamespace)
+	return ns == nil || ns.Path != ""
+}
+
+// killAll is SIGKILL for every process that is left, whether the first one is among them or not.
+func (c *Container) killAll() error {
+	m, err := c.cgroups()
+	if err != nil {
+		return err
+	}
+	pids, err := m.Pids()
+	if err != nil {
+		return err
+	}
+	if len(pids) == 0 {
+		return fault.New(fault.Conflict, "container %s is not running", c.ID())
+	}
+	return m.Kill(unix.SIGKILL)
+}
+
+// defaultCgroup, before its id, is the cgroup of a container whose spec has no cgroupsPath. There is no
+// parent for all, which would be seven directories more to make, and nobody's to remove.
+const defaultCgroup = "/sampan-"
 
 // killTimeout bounds the wait for processes that were killed: one in the kernel's hands (state D)
 // goes when it can.
@@ -246,24 +291,21 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
-	// Without a pid namespace of its own, processes outlive the first one.
-	if c.record.Namespaces&unix.CLONE_NEWPID == 0 || force {
-		if err := m.Kill(unix.SIGKILL); err != nil {
-			return err
+	if c.record.Unit != nil || !m.DeleteEmpty() {
+		// Without a pid namespace of its own, processes outlive the first one.
+		if c.sharesPids() || force {
+			if err := m.Kill(unix.SIGKILL); err != nil {
+				return err
+			}
 		}
-	}
-	if err := m.Delete(); err != nil {
-		return err
-	}
-	if c.record.Spec.Linux.CgroupsPath == "" { // the parent is ours too
-		if err := cgroup.RemoveEmpty(filepath.Dir(c.record.Cgroup)); err != nil {
+		c.leaveUnit(ctx)
+		if err := m.Delete(); err != nil {
 			return err
 		}
 	}
 	err = errors.Join(leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
-	if h := c.record.Spec.Hooks; h != nil {
-		c.follow(context.WithoutCancel(ctx), "poststop", h.Poststop, specs.StateStopped)
-	}
+	c.runtime.log.Debug("deleted", "container", c.ID())
+	c.afterDelete(context.WithoutCancel(ctx))
 	return err
 }
 

@@ -42,6 +42,9 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
+	if c.record.Unit != nil && r != nil {
+		return c.updateUnit(m, r)
+	}
 	return m.Set(r)
 }
 

@@ -53,13 +53,50 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 			err = errors.Join(err, c.discard())
 		}
 	}()
-	if err = c.makeCgroup(o.Spec.Linux.Resources, cgroup.Options{Clamp: o.ClampDefaults, Logger: r.log}); err != nil {
+	limits := cgroup.Options{Clamp: o.ClampDefaults, Logger: r.log}
+	var now, few *specs.LinuxResources
+	if r.options.SystemdCgroup {
+		defer c.hangUp()
+		err = c.prepareUnit(ctx, limits)
+	} else {
+		now, few = withoutFewPids(o.Spec.Linux.Resources)
+		err = c.makeCgroup(now, limits)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err = c.delegate(); err != nil {
 		return nil, err
 	}
 	if err = c.launch(ctx, o, filter); err != nil {
 		return nil, err
 	}
+	if err = c.limitPids(few); err != nil {
+		return nil, err
+	}
+	r.log.Debug("created", "container", id, "pid", c.Pid(), "cgroup", c.record.Cgroup)
 	return c, nil
+}
+
+// fewPids is more threads than the init has. It is a Go program, of whose threads all but one go with execve(2).
+const fewPids = 32
+
+// withoutFewPids takes a limit of processes that the init would not fit into out of the limits.
+func withoutFewPids(r *specs.LinuxResources) (now, later *specs.LinuxResources) {
+	if r == nil || r.Pids == nil || r.Pids.Limit == nil || *r.Pids.Limit < 0 || *r.Pids.Limit >= fewPids {
+		return r, nil
+	}
+	rest := *r
+	rest.Pids = nil
+	return &rest, &specs.LinuxResources{Pids: r.Pids}
+}
+
+// limitPids sets the limit of processes when the init has its threads, before the container's program is there.
+func (c *Container) limitPids(r *specs.LinuxResources) error {
+	if r == nil || c.record.NoCgroup {
+		return nil
+	}
+	return c.cgroup.Set(r)
 }
 
 // reserve makes the container's directory with its record.
@@ -76,7 +113,7 @@ func (r *Runtime) reserve(id string, o CreateOptions, filter *initproc.Filter) (
 		Agent: agentOf(o.Spec.Linux.Seccomp, filter), KeepKeyring: o.NoNewKeyring,
 	}}
 	if c.record.Cgroup == "" {
-		c.record.Cgroup = cgroupParent() + "/" + id
+		c.record.Cgroup = defaultPath(id)
 	}
 	if o.NetNS != nil {
 		c.record.Namespaces |= unix.CLONE_NEWNET
@@ -120,7 +157,9 @@ func (c *Container) discard() error {
 		c.console.Close()
 	}
 	if c.cgroup != nil {
-		errs = append(errs, c.cgroup.Kill(unix.SIGKILL), c.cgroup.Delete())
+		errs = append(errs, c.cgroup.Kill(unix.SIGKILL))
+		c.leaveUnit(context.Background())
+		errs = append(errs, c.cgroup.Delete())
 	}
 	errs = append(errs, leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
 	return errors.Join(errs...)
@@ -292,6 +331,10 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 // place lets the process begin in the container's cgroups.
 func (c *Container) place(s *linux.Spawn) (opened []*os.File, err error) {
 	if c.record.NoCgroup {
+		return nil, nil
+	}
+	if c.placing != nil {
+		s.Place = c.placing
 		return nil, nil
 	}
 	if s.Cgroup, err = c.cgroup.FD(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -78,7 +79,13 @@ func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, fi
 	if c.record.Namespaces&unix.CLONE_NEWTIME != 0 {
 		alone(s)
 	}
-	opened, err := c.placeBelow(s, o.Cgroup)
+	opened, err := c.placeBelow(ctx, s, o.Cgroup)
+	if len(o.Cgroup) == 0 && errors.Is(err, fs.ErrNotExist) {
+		// The first process has moved, and its own cgroup was removed.
+		if err = c.placeBesideFirst(s, first); err == nil && s.Cgroup != nil {
+			opened = append(opened, s.Cgroup)
+		}
+	}
 	defer func() {
 		for _, f := range opened {
 			f.Close()
@@ -101,6 +108,14 @@ func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, fi
 	s.Files = append(append(s.Files, theirs), o.ExtraFiles...)
 
 	child, err := startOn(s, o.Process.ExecCPUAffinity)
+	if len(o.Cgroup) == 0 && s.Cgroup != nil && errors.Is(err, unix.EBUSY) {
+		// The container has made cgroups of its own and hands controllers down to them: then only those at
+		// the ends can have processes (cgroups(7), "no internal processes").
+		if err = c.placeBesideFirst(s, first); err == nil {
+			opened = append(opened, s.Cgroup)
+			child, err = startOn(s, o.Process.ExecCPUAffinity)
+		}
+	}
 	if errors.Is(err, unix.ESRCH) {
 		return nil, fault.New(fault.Conflict, "cannot exec in a stopped container")
 	}
@@ -132,7 +147,25 @@ func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, fi
 		}
 		return nil, err
 	}
+	c.runtime.log.Debug("executed", "container", c.ID(), "pid", child.Pid)
 	return &Process{child, d.Console}, nil
+}
+
+// placeBesideFirst places a process in the unified hierarchy's cgroup of the first one.
+func (c *Container) placeBesideFirst(s *linux.Spawn, first *os.File) error {
+	f, err := c.cgroup.Of(c.record.Pid)
+	if err != nil {
+		return err
+	}
+	// The number was still that process's when the cgroup was read.
+	if err := linux.Signal(first, 0); err != nil {
+		if f != nil {
+			f.Close()
+		}
+		return fault.New(fault.Conflict, "cannot exec in a stopped container")
+	}
+	s.Cgroup = f
+	return nil
 }
 
 // loadFilter reads the seccomp program of the container.

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"encoding/json"
+	"os"
 	"path"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ func FuzzValidate(f *testing.F) {
 			if strings.ContainsAny(err.Error(), "\n\x00") {
 				t.Errorf("more than a line: %q", err)
 			}
-			if !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.NotImplemented) {
+			if !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.NotImplemented) && (os.Geteuid() == 0 || !fault.Is(err, fault.Forbidden)) {
 				t.Errorf("class %v: %v", fault.ClassOf(err), err)
 			}
 			return

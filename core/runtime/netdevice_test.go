@@ -48,6 +48,7 @@ func withDevices(command string, devices map[string]string) *specs.Spec {
 }
 
 func TestNetDevices(t *testing.T) {
+	needRoot(t, "a network interface is made")
 	b := newBench(t)
 	done := make(chan struct{})
 	go func() {
@@ -79,6 +80,7 @@ func TestNetDevices(t *testing.T) {
 
 // What cannot be is refused, and every device is again where it was and as it was.
 func TestNetDevicesRefused(t *testing.T) {
+	needRoot(t, "a network interface is made")
 	b := newBench(t)
 	done := make(chan struct{})
 	go func() {

@@ -48,7 +48,7 @@ type Options struct {
 	Root          string       // directory of the containers' state, such as /run/sampan/runtime
 	Init          *os.File     // the program that has the init verb, sealed (SealSelf); needed by Create and Exec
 	Logger        *slog.Logger // nil: discard
-	SystemdCgroup bool         // refused: cgroups are made without systemd
+	SystemdCgroup bool         // systemd makes the cgroups of new containers
 }
 
 // Runtime is the containers below one root directory. It may be used by several goroutines, and
@@ -60,9 +60,6 @@ type Runtime struct {
 
 // New returns the Runtime of a root directory, which is made when it is needed.
 func New(o Options) (*Runtime, error) {
-	if o.SystemdCgroup {
-		return nil, fault.New(fault.NotImplemented, "the systemd cgroup driver is not implemented")
-	}
 	root, err := filepath.Abs(o.Root)
 	if o.Root == "" || err != nil {
 		return nil, &fault.Field{Field: "root", Given: o.Root, Expected: "a directory for the state of containers"}

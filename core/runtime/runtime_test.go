@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,11 +28,22 @@ func TestMain(m *testing.M) {
 		Init()
 	}
 	status := m.Run()
-	if err := cgroup.RemoveEmpty("/sampan-test"); err != nil {
+	if err := cgroup.RemoveEmpty(testCgroup("")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		status = 1
 	}
 	os.Exit(status)
+}
+
+// testCgroup is a container's cgroup: for an ordinary user where one is delegated.
+func testCgroup(id string) string { return path.Join(path.Dir(defaultPath(id)), "sampan-test", id) }
+
+// needRoot skips what an ordinary user may not do: not a container, but what the test does around it.
+func needRoot(t testing.TB, what string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: " + what)
+	}
 }
 
 // bench is a runtime with a bundle of busybox.
@@ -43,8 +55,8 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("containers are made by root")
+	if os.Geteuid() != 0 {
+		needUserNamespaces(t)
 	}
 	init, err := SealSelf()
 	if err != nil {
@@ -76,7 +88,17 @@ func newBench(t testing.TB) *bench {
 	return b
 }
 
+// shellSpec is a container that runs a script: an ordinary user's in a user namespace, with the
+// subordinate ids where there are some.
 func shellSpec(script string) *specs.Spec {
+	s := rootSpec(script)
+	if os.Geteuid() != 0 {
+		rootless(s)
+	}
+	return s
+}
+
+func rootSpec(script string) *specs.Spec {
 	caps := []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE"}
 	return &specs.Spec{
 		Version: specs.Version,
@@ -115,7 +137,7 @@ func (b *bench) create(spec *specs.Spec, change ...func(*CreateOptions)) (*Conta
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	spec.Linux.CgroupsPath = "/sampan-test/" + id
+	spec.Linux.CgroupsPath = testCgroup(id)
 	o := CreateOptions{Bundle: b.bundle, Spec: spec, Stdout: w, Stderr: w, ClampDefaults: true}
 	for _, f := range change {
 		f(&o)
@@ -188,6 +210,11 @@ func TestRun(t *testing.T) {
 			change: func(s *specs.Spec) { s.Root.Readonly = true }},
 		{name: "no new privileges", script: "grep NoNewPrivs /proc/self/status", want: "NoNewPrivs:\t1",
 			change: func(s *specs.Spec) { s.Process.NoNewPrivileges = true }},
+		{name: "a loopback interface that is up", script: "cat /sys/class/net/lo/flags", want: "0x9"},
+		{name: "a mount that is shared", script: "grep ' /data ' /proc/self/mountinfo | grep -o shared", want: "shared",
+			change: func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Source: t.TempDir(), Options: []string{"bind", "rshared"}})
+			}},
 		{name: "capabilities", script: "grep CapBnd /proc/self/status", want: "CapBnd:\t00000000000000e3"},
 		{name: "limits", script: "ulimit -n; ulimit -c", want: "77\n0",
 			change: func(s *specs.Spec) {
@@ -461,7 +488,7 @@ func BenchmarkRun(b *testing.B) {
 		ids++
 		spec := shellSpec("")
 		spec.Process.Args = []string{"true"}
-		spec.Linux.CgroupsPath = fmt.Sprintf("/sampan-test/bench-%d-%d", os.Getpid(), ids)
+		spec.Linux.CgroupsPath = testCgroup(fmt.Sprintf("bench-%d-%d", os.Getpid(), ids))
 		c, err := bench.Create(b.Context(), fmt.Sprintf("bench-%d", ids), CreateOptions{Bundle: bench.bundle, Spec: spec})
 		if err != nil {
 			b.Fatal(err)

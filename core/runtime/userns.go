@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -17,6 +16,7 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/runtime/initproc"
 )
 
 // idMappings are the spec's in the kernel's words.
@@ -231,8 +231,11 @@ func (c *Container) giveStreams(pid int, user specs.User, files ...*os.File) {
 }
 
 // trees makes the mounts that the first process asks for.
-func (c *Container) trees(pid int, spec *specs.Spec, rootfs string) func(number int, root bool) (*os.File, error) {
+func (c *Container) trees(pid int, spec *specs.Spec, rootfs string, roots []mount.Mount) func(number int, root bool) (*os.File, error) {
 	return func(number int, root bool) (*os.File, error) {
+		if root && len(roots) > 0 {
+			return c.mappedRoot(pid, roots)
+		}
 		if root {
 			return mount.Mount{Type: "bind", Source: rootfs, Target: "/", Options: []string{"rbind"}}.Tree(nil)
 		}
@@ -258,8 +261,40 @@ func (c *Container) trees(pid int, spec *specs.Spec, rootfs string) func(number 
 		if userns != nil {
 			defer userns.Close()
 		}
-		return what.Tree(userns)
+		tree, err := what.Tree(userns)
+		if owner, at, ok := initproc.OfProcess(m); ok && errors.Is(err, unix.EINVAL) {
+			return linux.CloneTreeOf(owner, at, slices.Contains(m.Options, "rbind"))
+		}
+		return tree, err
 	}
+}
+
+// mappedRoot makes the root filesystem of layers whose ids show through the mapping of the container's
+// user namespace.
+func (c *Container) mappedRoot(pid int, roots []mount.Mount) (*os.File, error) {
+	ids := mount.IDMap{}
+	for _, k := range []struct {
+		file string
+		root *int
+	}{{"uid_map", &ids.UID}, {"gid_map", &ids.GID}} {
+		list, err := linux.Mappings(pid, k.file)
+		if err != nil {
+			return nil, err
+		}
+		root, ok := linux.Outside(list, 0)
+		if !ok {
+			return nil, fault.New(fault.Invalid, "%s: expected a mapping of id 0", k.file)
+		}
+		*k.root = int(root)
+	}
+	userns, err := linux.OpenAt(nil, "/proc/"+strconv.Itoa(pid)+"/ns/user", unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer userns.Close()
+	ids.UserNS = userns
+	// The container's own directory is there, and hides nothing that is bound from somewhere else.
+	return mount.Detached(c.dir, roots, &ids)
 }
 
 // asksForTrees reports whether the first process is one that may not reach what it is to mount, and
@@ -268,12 +303,34 @@ func asksForTrees(spec *specs.Spec) bool {
 	return os.Geteuid() == 0 && namespace(spec, specs.UserNamespace) != nil
 }
 
+// delegate gives the container's cgroup to root in its user namespace, where it can be written to: cgroup v2, a
+// cgroup namespace of its own and a mount of it that is not read-only (config-linux.md, "Cgroup ownership").
+func (c *Container) delegate() error {
+	spec := c.record.Spec
+	own, user := namespace(spec, specs.CgroupNamespace), namespace(spec, specs.UserNamespace)
+	if os.Geteuid() != 0 || c.record.NoCgroup || c.cgroup == nil || !c.cgroup.Unified() || own == nil || own.Path != "" || user == nil {
+		return nil
+	}
+	for _, m := range spec.Mounts {
+		if (m.Type != "cgroup" && m.Type != "cgroup2") || slices.Contains(m.Options, "ro") {
+			continue
+		}
+		if uid, ok := linux.Outside(idMappings(spec.Linux.UIDMappings), 0); ok {
+			return c.cgroup.Delegate(int(uid))
+		}
+	}
+	return nil
+}
+
 // makeCgroup makes the container's cgroups. An ordinary user has them where they were delegated: limits
 // that cannot be set without are an error, and the container is without when it has none.
 func (c *Container) makeCgroup(r *specs.LinuxResources, o cgroup.Options) (err error) {
 	if os.Geteuid() == 0 {
 		c.cgroup, err = cgroup.New(c.record.Cgroup, r, o)
-		return err
+		// Root of a user namespace that a rootless engine has made is an ordinary user here.
+		if err == nil || !undelegated(err) || !linux.InUserNamespace() {
+			return err
+		}
 	}
 	limits := specs.LinuxResources{}
 	if r != nil {
@@ -285,19 +342,28 @@ func (c *Container) makeCgroup(r *specs.LinuxResources, o cgroup.Options) (err e
 	if c.cgroup, err = cgroup.New(c.record.Cgroup, &limits, o); err == nil {
 		return nil
 	}
-	if !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.ENOENT) && !fault.Is(err, fault.Unavailable) {
+	if !undelegated(err) {
 		return err
 	}
-	if limited(r) && !o.Clamp {
+	// Also a limit that is set later counts.
+	if limited(c.record.Spec.Linux.Resources) && !o.Clamp {
 		return fault.New(fault.Forbidden, "linux.resources: no cgroup is delegated to user %d: %w", os.Geteuid(), err)
 	}
 	c.warn(fmt.Sprintf("the container has no cgroup of its own: none is delegated to user %d: %v", os.Geteuid(), err))
 	c.record.NoCgroup = true
+	if c.sharesPids() {
+		c.warn("without a cgroup and a pid namespace of the container's own, no more than its first process can be found and ended")
+	}
 	c.cgroup, err = cgroup.Load(c.record.Cgroup)
 	if err != nil {
 		return err
 	}
 	return c.save()
+}
+
+// undelegated reports whether the error is what a user meets who may not make cgroups.
+func undelegated(err error) bool {
+	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT) || fault.Is(err, fault.Unavailable)
 }
 
 // limited reports whether anything but device rules is set.
@@ -306,29 +372,11 @@ func limited(r *specs.LinuxResources) bool {
 		r.Network != nil || len(r.Rdma) > 0 || len(r.Unified) > 0)
 }
 
-// cgroupParent is where containers without a cgroupsPath are. For an ordinary user that is below the
-// topmost cgroup above this process that belongs to the user, as systemd makes one for each: a cgroup
-// that has processes itself, such as our own, cannot hand controllers on (cgroups(7)).
-func cgroupParent() string {
+// defaultPath is the cgroup of a container without a cgroupsPath: for an ordinary user below what is
+// delegated.
+func defaultPath(id string) string {
 	if os.Geteuid() == 0 {
-		return defaultCgroup
+		return defaultCgroup + id
 	}
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return defaultCgroup
-	}
-	own := "/"
-	for line := range strings.Lines(string(text)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			own = path.Clean("/" + name)
-		}
-	}
-	top := own
-	for at := own; at != "/"; at = path.Dir(at) {
-		if unix.Access("/sys/fs/cgroup"+at+"/cgroup.procs", unix.W_OK) != nil || unix.Access("/sys/fs/cgroup"+at, unix.W_OK) != nil {
-			break
-		}
-		top = at
-	}
-	return path.Join(top, defaultCgroup)
+	return path.Join(cgroup.Delegated(), defaultCgroup+id)
 }

@@ -19,10 +19,10 @@ import (
 )
 
 // needUserNamespaces skips where the kernel makes none, as in a chroot (user_namespaces(7), EPERM).
-func needUserNamespaces(t *testing.T) {
+func needUserNamespaces(t testing.TB) {
 	t.Helper()
-	own := []linux.IDMapping{{Inside: 0, Outside: 0, Size: 1}}
-	ns, err := linux.UserNamespace(own, own)
+	own := func(id int) []linux.IDMapping { return []linux.IDMapping{{Inside: 0, Outside: uint32(id), Size: 1}} }
+	ns, err := linux.UserNamespace(own(os.Geteuid()), own(os.Getegid()))
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
 		t.Skipf("no user namespace can be made on this machine: %v", err)
 	}
@@ -50,6 +50,7 @@ func needLinux63(t *testing.T) {
 // mapped gives the spec a user namespace whose root is 100000 outside, and that user the bundle.
 func (b *bench) mapped(s *specs.Spec) {
 	b.t.Helper()
+	needRoot(b.t, "files are given to other users")
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
 	s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 65536}}
@@ -251,6 +252,7 @@ func TestTimeNamespace(t *testing.T) {
 }
 
 func TestIDMappedMount(t *testing.T) {
+	needRoot(t, "files are given to other users")
 	needLinux63(t)
 	needUserNamespaces(t)
 	b := newBench(t)
@@ -292,8 +294,14 @@ func TestUserNamespaceRefusals(t *testing.T) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Source: "/", Options: []string{"bind", "idmap"}})
 		},
 	} {
-		s := shellSpec("true")
+		s := rootSpec("true")
 		change(s)
+		if os.Geteuid() != 0 && namespace(s, specs.UserNamespace) == nil && s.Linux.UIDMappings == nil {
+			if want == "whose mappings are taken" {
+				continue // an ordinary user's container has some
+			}
+			rootless(s)
+		}
 		err := validate(s, false)
 		if err == nil || !strings.Contains(err.Error(), want) || fault.ClassOf(err) == fault.Internal {
 			t.Errorf("got %v, want an error with %q", err, want)

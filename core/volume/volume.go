@@ -53,6 +53,8 @@ type Options struct {
 	DB     *state.DB
 	Root   string // data-root/volumes
 	Logger *slog.Logger
+	// UID and GID own the directory of a new volume.
+	UID, GID int
 	// InUse returns the ids of the containers that name the volume. It is called with no lock held
 	// but must not call back into the Manager.
 	InUse func(name string) []string
@@ -210,10 +212,14 @@ func (m *Manager) makeDirectory(name string) error {
 	if err := os.MkdirAll(filepath.Join(m.o.Root, name), 0o701); err != nil {
 		return err
 	}
-	if err := os.Mkdir(m.dataPath(name), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	err := os.Mkdir(m.dataPath(name), 0o755)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return nil
+	return os.Chown(m.dataPath(name), m.o.UID, m.o.GID)
 }
 
 func (m *Manager) dataPath(name string) string { return filepath.Join(m.o.Root, name, dataDir) }
@@ -398,7 +404,11 @@ func (m *Manager) Populate(ctx context.Context, name string, fill func(dir strin
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return fmt.Errorf("volume %s: %w", name, err)
 	}
-	if err := fill(work); err != nil {
+	err := os.Chown(work, m.o.UID, m.o.GID)
+	if err == nil {
+		err = fill(work)
+	}
+	if err != nil {
 		return errors.Join(err, os.RemoveAll(work))
 	}
 	// rename(2) takes the place of an empty directory, which os.Rename does not let it, and refuses one

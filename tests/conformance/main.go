@@ -1,27 +1,31 @@
 // Conformance runs the validation programs of opencontainers/runtime-tools with runc and with
-// sampan-runtime, one after the other, and compares them.
+// sampan-runtime, one after the other, and compares them: on this machine, and with -vm also in a
+// virtual machine that has cgroup v2 alone, there as root and as an ordinary user.
 //
-//	main.go      the run: which programs, the table, the verdict
+//	main.go      the options, and what is run where
+//	place.go     all programs in one place, and the verdict on it
+//	vm.go        the same program, started in the virtual machine
+//	rootless.go  what an ordinary user's container needs, put into the programs' config.json
 //	suite.go     builds the programs from the Go module in build/conformance
 //	program.go   one run of one program, and what is cleaned up after it
 //	tap.go       what a program's output says (https://testanything.org/tap-specification.html)
+//	document.go  docs/conformance.md
 //	causes.tsv   why a program fails: what people have found out, and -write puts into the document
 //
-// The exit status is 1 when a program passes with runc and not with ours, or when a failure of ours
-// has no cause in causes.tsv.
+// The exit status is 1 when a program passes with runc and not with ours, when no more pass with ours
+// than with runc, or when a failure of ours has no cause in causes.tsv.
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	_ "embed"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -29,23 +33,27 @@ import (
 //go:embed causes.tsv
 var causesFile string
 
-// row is what became of one program.
-type row struct {
-	program    string
-	runc, ours result
-}
-
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == adaptArg {
+		fmt.Fprintln(os.Stderr, "conformance:", adapt(os.Args[2], os.Args[3:]))
+		os.Exit(1)
+	}
 	var o options
-	flag.StringVar(&o.runc, "runc", "/usr/sbin/runc", "the runtime to compare with")
-	flag.StringVar(&o.ours, "ours", "bin/sampan-runtime", "the runtime under test")
+	flag.StringVar(&o.runtimes, "runtimes", "runc=/usr/sbin/runc ours=bin/sampan-runtime", "the runtimes by the names of their columns")
 	flag.StringVar(&o.dir, "dir", "build/conformance", "where the programs are built, and the outputs are left")
 	flag.StringVar(&o.write, "write", "", "document to write")
-	flag.DurationVar(&o.timeout, "timeout", time.Minute, "for one run of one program")
+	flag.StringVar(&o.vm, "vm", "", "the program that boots the virtual machine")
+	flag.StringVar(&o.outcome, "outcome", "", "file for the outcome; the programs are built and given as arguments")
+	flag.BoolVar(&o.again, "again", false, "run nothing: what came out last is judged and written again")
+	flag.DurationVar(&o.timeout, "timeout", 3*time.Minute, "for one run of one program")
 	flag.Parse()
 	o.only = flag.Args()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	run := compare
+	if o.outcome != "" {
+		run = guest
+	}
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		os.Exit(1)
@@ -53,17 +61,37 @@ func main() {
 }
 
 type options struct {
-	runc, ours, dir, write string
-	timeout                time.Duration
-	only                   []string
+	runtimes, dir, write, vm, outcome string
+	again                             bool
+	timeout                           time.Duration
+	only                              []string
 }
 
-func run(ctx context.Context, o options) error {
-	for _, p := range []*string{&o.runc, &o.ours, &o.dir} {
-		var err error
-		if *p, err = filepath.Abs(*p); err != nil {
-			return err
+// side is one of the runtimes that are compared.
+type side struct{ name, program string }
+
+func (o options) sides() (list []side, err error) {
+	for f := range strings.FieldsSeq(o.runtimes) {
+		name, program, ok := strings.Cut(f, "=")
+		if !ok {
+			return nil, fmt.Errorf("-runtimes: %q: expected NAME=PROGRAM", f)
 		}
+		if program, err = filepath.Abs(program); err != nil {
+			return nil, err
+		}
+		list = append(list, side{name, program})
+	}
+	return list, nil
+}
+
+// compare runs the programs in all places, and writes the document.
+func compare(ctx context.Context, o options) (err error) {
+	sides, err := o.sides()
+	if err != nil {
+		return err
+	}
+	if o.dir, err = filepath.Abs(o.dir); err != nil {
+		return err
 	}
 	causes, err := parseCauses(causesFile)
 	if err != nil {
@@ -73,119 +101,87 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	programs := s.programs
 	if len(o.only) > 0 {
-		programs = o.only
+		s.programs = o.only
 	}
-	var rows []row
-	for _, program := range programs {
-		r := row{program: program}
-		for _, side := range []struct {
-			name, runtime string
-			to            *result
-		}{{"runc", o.runc, &r.runc}, {"ours", o.ours, &r.ours}} {
-			if *side.to, err = s.run(ctx, program, side.name, side.runtime, o.timeout); err != nil {
-				return fmt.Errorf("%s with %s: %w", program, side.name, err)
-			}
-		}
-		fmt.Printf("%-32s runc %-28s ours %s\n", program, r.runc, r.ours)
-		rows = append(rows, r)
-	}
-	fmt.Println(summary(rows))
-	if o.write != "" {
-		if err := os.WriteFile(o.write, document(s, rows, causes, versionOf(ctx, o.runc)), 0o644); err != nil { //nolint:gosec // a document
+	if !o.again {
+		if err := s.runEverywhere(ctx, o, sides); err != nil {
 			return err
 		}
 	}
-	return verdict(rows, causes)
-}
-
-func count(rows []row, which func(row) bool) (n int) {
-	for _, r := range rows {
-		if which(r) {
-			n++
+	places, err := s.outcomes(o.vm != "")
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		fmt.Println(p.summary())
+	}
+	if o.write != "" {
+		if err := os.WriteFile(o.write, document(s.module, places, causes), 0o644); err != nil { //nolint:gosec // a document
+			return err
 		}
 	}
-	return n
+	var errs []error
+	for _, p := range places {
+		errs = append(errs, p.verdict(causes, len(o.only) == 0))
+	}
+	return errors.Join(errs...)
 }
 
-func summary(rows []row) string {
-	return fmt.Sprintf("Of %d programs %d pass with runc and %d with ours.", len(rows),
-		count(rows, func(r row) bool { return r.runc.passed() }), count(rows, func(r row) bool { return r.ours.passed() }))
-}
+// users are those that the programs are run as in the virtual machine.
+var users = []string{"root", "test"}
 
-// verdict is an error that names what is not as it must be.
-func verdict(rows []row, causes map[string]string) error {
-	var behind, unexplained []string
-	for _, r := range rows {
-		switch {
-		case r.ours.passed():
-		case r.runc.passed():
-			behind = append(behind, r.program)
-		case causes[r.program] == "":
-			unexplained = append(unexplained, r.program)
+// runEverywhere runs the programs here and, as each user, in a virtual machine of its own, at the same
+// time: they mostly wait.
+func (s *suite) runEverywhere(ctx context.Context, o options, sides []side) error {
+	places := []func() error{func() error {
+		here, err := s.runAll(ctx, sides, s.programs, o.timeout)
+		if err != nil {
+			return err
+		}
+		return here.save(filepath.Join(s.dir, "here.json"))
+	}}
+	if o.vm != "" {
+		if err := s.ship(sides); err != nil {
+			return err
+		}
+		for _, user := range users {
+			places = append(places, func() error {
+				if err := s.runInVM(ctx, o.vm, user); err != nil {
+					return fmt.Errorf("in the virtual machine as %s: %w", user, err)
+				}
+				return nil
+			})
 		}
 	}
-	switch {
-	case len(behind) > 0:
-		return fmt.Errorf("passed with runc and not with ours: %s", strings.Join(behind, " "))
-	case len(unexplained) > 0:
-		return fmt.Errorf("causes.tsv does not explain why ours fails: %s", strings.Join(unexplained, " "))
+	ended := make(chan error)
+	for _, run := range places {
+		go func() { ended <- run() }()
 	}
-	return nil
+	var errs []error
+	for range places {
+		errs = append(errs, <-ended)
+	}
+	return errors.Join(errs...)
 }
 
-// parseCauses reads lines of program, tab, cause.
-func parseCauses(text string) (map[string]string, error) {
-	causes := map[string]string{}
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
+// outcomes are what runEverywhere has left.
+func (s *suite) outcomes(vm bool) ([]place, error) {
+	files := []string{"here.json"}
+	if vm {
+		for _, user := range users {
+			files = append(files, filepath.Join("vm", user+".json"))
 		}
-		program, cause, ok := strings.Cut(line, "\t")
-		if !ok || causes[program] != "" {
-			return nil, fmt.Errorf("causes.tsv: %q: expected a program, a tab and its cause, each program once", line)
-		}
-		causes[program] = cause
 	}
-	return causes, nil
-}
-
-const preface = `# Conformance
-
-` + "`make conformance`" + ` builds the validation programs of the Go module
-` + "`%s`" + ` and runs each with %s and with ` + "`sampan-runtime`" + ` on the same machine in
-the same run. It writes this page, and fails when a program passes with runc and not with ours.
-
-%s
-
-A program passes when it ends with status 0 and its output is a complete TAP stream without
-` + "`not ok`" + ` and without an error that belongs to no check. The numbers are checks that held of
-checks that were made; the programs about hooks make none, and report only an error.
-
-| Program | runc | ours | Cause of the failure |
-|---|---|---|---|
-`
-
-// document is the page that -write writes. It depends on nothing that differs between two runs with
-// the same outcome.
-func document(s *suite, rows []row, causes map[string]string, runc string) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, preface, s.module, runc, summary(rows))
-	for _, r := range slices.SortedFunc(slices.Values(rows), func(a, b row) int { return strings.Compare(a.program, b.program) }) {
-		cause := ""
-		if !r.ours.passed() || !r.runc.passed() {
-			cause = causes[r.program]
+	places := make([]place, len(files))
+	for i, file := range files {
+		text, err := os.ReadFile(filepath.Join(s.dir, file))
+		if err != nil {
+			return nil, err
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", r.program, r.runc, r.ours, cause)
+		if err := json.Unmarshal(text, &places[i]); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
 	}
-	return b.Bytes()
-}
-
-// firstLine of a program's output.
-func firstLine(text []byte) string {
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Scan()
-	return strings.TrimSpace(lines.Text())
+	return places, nil
 }

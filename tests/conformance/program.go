@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -16,35 +15,35 @@ import (
 
 // result is what one run of one program came to.
 type result struct {
-	tap
-	status   int // exit status
-	timedOut bool
-	// refusal: the program wants the runtime to refuse its container, and says nothing when it did.
-	refusal bool
+	TAP      tap
+	Status   int // exit status
+	TimedOut bool
+	// Refusal: the program wants the runtime to refuse its container, and says nothing when it did.
+	Refusal bool
 }
 
 func (r result) passed() bool {
-	silent := r.refusal && r.planned < 0 && r.held == 0
-	return !r.timedOut && r.status == 0 && r.failed+r.stray == 0 && (silent || r.complete())
+	silent := r.Refusal && r.TAP.Planned < 0 && r.TAP.Held == 0
+	return !r.TimedOut && r.Status == 0 && r.TAP.Failed+r.TAP.Stray == 0 && (silent || r.TAP.complete())
 }
 
 func (r result) String() string {
-	checks := fmt.Sprintf("%d/%d", r.held, r.held+r.failed)
+	checks := fmt.Sprintf("%d/%d", r.TAP.Held, r.TAP.Held+r.TAP.Failed)
 	switch {
-	case r.timedOut:
+	case r.TimedOut:
 		return "timeout " + checks
-	case r.passed() && r.held == 0:
+	case r.passed() && r.TAP.Held == 0:
 		return "pass"
-	case r.passed() && r.held == r.skipped:
+	case r.passed() && r.TAP.Held == r.TAP.Skipped:
 		return "skips"
-	case r.stray > 0:
+	case r.TAP.Stray > 0:
 		return "fail"
 	case r.passed():
 		return "pass " + checks
-	case r.failed > 0:
+	case r.TAP.Failed > 0:
 		return "fail " + checks
-	case r.status != 0:
-		return fmt.Sprintf("ends with status %d after %s", r.status, checks)
+	case r.Status != 0:
+		return fmt.Sprintf("ends with status %d after %s", r.Status, checks)
 	}
 	return "incomplete " + checks
 }
@@ -57,6 +56,10 @@ func (s *suite) run(ctx context.Context, program, side, runtimePath string, time
 		return result{}, err
 	}
 	defer os.RemoveAll(dir)
+	// What some runtimes do in a user namespace needs a way to the bundle.
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see above
+		return result{}, err
+	}
 	wrapper, err := s.furnish(dir, runtimePath)
 	if err != nil {
 		return result{}, err
@@ -68,7 +71,10 @@ func (s *suite) run(ctx context.Context, program, side, runtimePath string, time
 	cmd := exec.CommandContext(limited, filepath.Join(s.bin(), program))
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "RUNTIME="+wrapper, "TMPDIR="+filepath.Join(dir, "tmp"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second // a container may hold the pipes
 	var out, errs bytes.Buffer
@@ -81,16 +87,15 @@ func (s *suite) run(ctx context.Context, program, side, runtimePath string, time
 	if ctx.Err() != nil {
 		return result{}, ctx.Err()
 	}
-	r := result{tap: parseTAP(out.Bytes()), status: cmd.ProcessState.ExitCode(), timedOut: limited.Err() != nil}
-	r.refusal = program == "process_rlimits_fail" || program == "process_capabilities_fail"
-	return r, os.WriteFile(filepath.Join(s.dir, program+"."+side+".tap"), append(out.Bytes(), errs.Bytes()...), 0o600)
+	r := result{TAP: parseTAP(out.Bytes()), Status: cmd.ProcessState.ExitCode(), TimedOut: limited.Err() != nil}
+	r.Refusal = program == "process_rlimits_fail" || program == "process_capabilities_fail"
+	return r, os.WriteFile(filepath.Join(s.outputs, program+"."+side+".tap"), append(out.Bytes(), errs.Bytes()...), 0o600)
 }
 
 // furnish puts into a directory what the programs expect in their working directory, and returns
 // a program that is the runtime with its state in there too.
 func (s *suite) furnish(dir, runtimePath string) (string, error) {
-	rootfs := "rootfs-" + runtime.GOARCH + ".tar.gz"
-	if err := os.Symlink(filepath.Join(s.source, rootfs), filepath.Join(dir, rootfs)); err != nil {
+	if err := os.Symlink(filepath.Join(s.dir, rootfs), filepath.Join(dir, rootfs)); err != nil {
 		return "", err
 	}
 	// This one they copy into bundles, and a link would be copied as a link.
@@ -105,7 +110,11 @@ func (s *suite) furnish(dir, runtimePath string) (string, error) {
 		return "", err
 	}
 	wrapper := filepath.Join(dir, "runtime")
-	script := fmt.Sprintf("#!/bin/sh\nexec '%s' --root '%s/state' \"$@\"\n", runtimePath, dir)
+	command, err := wrapped(runtimePath)
+	if err != nil {
+		return "", err
+	}
+	script := fmt.Sprintf("#!/bin/sh\nexec %s --root '%s/state' \"$@\"\n", command, dir)
 	return wrapper, os.WriteFile(wrapper, []byte(script), 0o755) //nolint:gosec // it is executed
 }
 
@@ -132,4 +141,9 @@ func versionOf(ctx context.Context, runtimePath string) string {
 		return filepath.Base(runtimePath)
 	}
 	return firstLine(out)
+}
+
+func firstLine(text []byte) string {
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	return strings.TrimSpace(string(line))
 }

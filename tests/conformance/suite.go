@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -20,10 +21,13 @@ var modules = []string{
 	tools + "@v0.9.0", "github.com/opencontainers/runtime-spec@v1.0.2", "github.com/opencontainers/selinux@v1.2.2",
 }
 
+// rootfs is the root filesystem that the programs unpack from their working directory.
+const rootfs = "rootfs-" + runtime.GOARCH + ".tar.gz"
+
 // suite is the built programs.
 type suite struct {
 	dir      string // of everything of ours
-	source   string // of the module
+	outputs  string // where the programs' outputs are left
 	module   string // with its version
 	programs []string
 }
@@ -31,7 +35,7 @@ type suite struct {
 // buildSuite builds the programs in a module of its own, so that the project's has none of their
 // dependencies.
 func buildSuite(ctx context.Context, dir string) (*suite, error) {
-	s := &suite{dir: dir}
+	s := &suite{dir: dir, outputs: dir}
 	if err := os.MkdirAll(s.bin(), 0o755); err != nil {
 		return nil, err
 	}
@@ -52,7 +56,10 @@ func buildSuite(ctx context.Context, dir string) (*suite, error) {
 	if err := json.Unmarshal(out, &m); err != nil {
 		return nil, fmt.Errorf("go list: %w", err)
 	}
-	s.source, s.module = m.Dir, m.Path+" "+m.Version
+	s.module = m.Path + " " + m.Version
+	if err := copyProgram(filepath.Join(dir, rootfs), filepath.Join(m.Dir, rootfs)); err != nil {
+		return nil, err
+	}
 	mains, err := filepath.Glob(filepath.Join(m.Dir, "validation", "*", "*.go"))
 	if err != nil {
 		return nil, err

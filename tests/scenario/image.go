@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -60,10 +61,16 @@ func fixtureImage() (v1.Image, error) {
 			return nil, err
 		}
 	}
-	return mutate.Config(image, v1.Config{
+	config, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	config.Config = v1.Config{
 		Cmd: []string{"cat", "/opt/greeting"}, Env: []string{"PATH=/bin", "FROM_IMAGE=yes"},
 		WorkingDir: "/opt", Labels: map[string]string{"made.by": "fixture"},
-	})
+	}
+	return mutate.ConfigFile(image, config)
 }
 
 // archive writes the fixture image: archive docker|oci FILE NAME.

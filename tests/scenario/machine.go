@@ -62,6 +62,10 @@ func (s *state) leaks() error {
 		_ = cmd.Wait()
 	}
 	s.others = nil
+	for _, end := range slices.Backward(s.ends) {
+		ends = append(ends, end())
+	}
+	s.ends = nil
 	ends = append(ends, poll(func() error {
 		after, err := observe(s.root)
 		if err != nil {

@@ -20,6 +20,7 @@
 //	freeport VAR...          set each variable to a port of 127.0.0.1 that is free
 //	waitfor [-n] CMD...      run CMD until it succeeds (-n: fails), for 20 seconds at most
 //	http URL [TEXT]          GET URL until it answers 200 with TEXT in its body
+//	peer podman|rootless|containerd|dockerd   start another engine that runs its containers with our runtime (peer.go)
 //	setout VAR               set the variable to the last command's trimmed stdout
 //	terminal FILE CMD...     run CMD on a terminal, and type the dialogue of FILE (terminal.go)
 //	leaks                    stop the daemon and check for leaks now (done at the end anyway)
@@ -56,6 +57,7 @@ type state struct {
 	before machine
 	daemon *exec.Cmd
 	others []*exec.Cmd
+	ends   []func() error // what ends the peers, the last one first
 	bridge string
 }
 
@@ -166,6 +168,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"udpecho":  udpEcho,
 	"waitfor":  waitfor,
 	"http":     httpGet,
+	"peer":     startPeer,
 	"setout":   setout,
 	"terminal": terminal,
 	"leaks": func(ts *testscript.TestScript, neg bool, args []string) {

@@ -35,7 +35,11 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer master.Close()
 	s := of(ts)
-	cmd := exec.Command(filepath.Join(s.bin, args[1]), args[2:]...)
+	program := filepath.Join(s.root, "bin", args[1]) // a peer's
+	if _, err := os.Stat(program); err != nil {
+		program = filepath.Join(s.bin, args[1])
+	}
+	cmd := exec.Command(program, args[2:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = append(os.Environ(), "SAMPAN_HOST="+ts.Getenv("SAMPAN_HOST"), "HOME="+ts.Getenv("HOME"), "TERM=xterm")

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/linux"
 )
 
@@ -26,6 +27,8 @@ import (
 type WriteOptions struct {
 	// Name is what the tree is called in the archive; "" names nothing but what is in it.
 	Name string
+	// IDs is the mapping of the tree's ids: the archive has those of the inside. nil: none.
+	IDs *userns.Remap
 	// OneMount leaves out what is mounted in the tree; mount points are empty.
 	OneMount bool
 }
@@ -106,7 +109,7 @@ func (a *writer) directory(dir *os.File, name string) error {
 	if err != nil {
 		return err
 	}
-	h := header(&st, name)
+	h := a.header(&st, name)
 	h.Typeflag = tar.TypeDir
 	if h.Name = strings.TrimSuffix(name, "/") + "/"; name == "" {
 		h.Name = "./"
@@ -152,7 +155,7 @@ func (a *writer) entry(dir *os.File, base, name string) error {
 		}
 		foreign = id != a.mount
 	}
-	h := header(&st, name)
+	h := a.header(&st, name)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return a.subdirectory(dir, base, name, foreign, h)
@@ -239,9 +242,10 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func header(st *unix.Stat_t, name string) *tar.Header {
+func (a *writer) header(st *unix.Stat_t, name string) *tar.Header {
+	uid, gid := a.o.IDs.Inside(int(st.Uid), int(st.Gid))
 	return &tar.Header{
-		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
+		Name: name, Mode: int64(st.Mode & 0o7777), Uid: uid, Gid: gid,
 		ModTime: timeOf(st.Mtim), Format: tar.FormatPAX,
 	}
 }

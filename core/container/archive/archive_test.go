@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/linux"
 )
 
@@ -83,6 +84,35 @@ func TestWriteExtractIsACopy(t *testing.T) {
 	must(t, Write(&b, open(t, from), WriteOptions{}), Extract(&b, open(t, to), ExtractOptions{}))
 	if want, got := describe(t, from), describe(t, to); !slices.Equal(want, got) {
 		t.Errorf("copied\n%s\nto\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+	}
+}
+
+// TestMappedOwners: the archive has the ids of the inside, and the files those of the host.
+func TestMappedOwners(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	ids := func(first uint32) *userns.Remap {
+		m := []linux.IDMapping{{Inside: 0, Outside: first, Size: 1000}}
+		return &userns.Remap{UIDs: m, GIDs: m}
+	}
+	must(t, os.Chmod(to, 0o755), os.WriteFile(filepath.Join(from, "file"), nil, 0o600), os.Chown(filepath.Join(from, "file"), 100007, 100008), os.Chown(from, 100000, 100000))
+	var b bytes.Buffer
+	must(t, Write(&b, open(t, from), WriteOptions{IDs: ids(100000)}))
+	archive := b.Bytes()
+	must(t, Extract(bytes.NewReader(archive), open(t, to), ExtractOptions{IDs: ids(200000)}))
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(to, "file"), &st); err != nil || st.Uid != 200007 || st.Gid != 200008 {
+		t.Errorf("the file is of %d:%d, %v", st.Uid, st.Gid, err)
+	}
+	in := tar.NewReader(bytes.NewReader(archive))
+	for h, err := in.Next(); err == nil; h, err = in.Next() {
+		if want := map[string]int{"./": 0, "file": 7}[h.Name]; h.Uid != want {
+			t.Errorf("%s is of %d in the archive, want %d", h.Name, h.Uid, want)
+		}
+	}
+	small := ids(200000)
+	small.UIDs[0].Size = 7
+	if err := Extract(bytes.NewReader(archive), open(t, to), ExtractOptions{IDs: small}); err == nil || !strings.Contains(err.Error(), "owner 7:8 is not mapped") {
+		t.Errorf("an owner that is not mapped: %v", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 )
@@ -24,6 +25,8 @@ type ExtractOptions struct {
 	KeepKind bool
 	// Owner owns everything that is made; nil: whom the archive names.
 	Owner *Owner
+	// IDs is the mapping through which the root shows; owners are those of its inside. nil: none.
+	IDs *userns.Remap
 }
 
 // Owner is a user and a group.
@@ -35,6 +38,19 @@ const maxEntries = 16 << 20
 // Extract makes what the archive has in the root. Files that are there are replaced; directories are
 // kept and get what is new.
 func Extract(r io.Reader, root *linux.Root, o ExtractOptions) error {
+	if o.IDs == nil {
+		return extract(r, root, o)
+	}
+	return linux.OnThread(func() error {
+		// What is made is first its maker's, and the host's root is no owner that could be stored.
+		if err := linux.SetFilesystemUser(o.IDs.Root()); err != nil {
+			return err
+		}
+		return extract(r, root, o)
+	})
+}
+
+func extract(r io.Reader, root *linux.Root, o ExtractOptions) error {
 	x := &extractor{root: root, o: o}
 	in := tar.NewReader(r)
 	for n := 0; ; n++ {
@@ -224,6 +240,10 @@ func (x *extractor) handleAttributes(f *os.File, h *tar.Header) error {
 	uid, gid := h.Uid, h.Gid
 	if x.o.Owner != nil {
 		uid, gid = x.o.Owner.UID, x.o.Owner.GID
+	}
+	uid, gid, err := x.o.IDs.Outside(uid, gid)
+	if err != nil {
+		return err
 	}
 	if err := unix.Fchownat(int(f.Fd()), "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
 		return &os.PathError{Op: "chown", Path: h.Name, Err: err}

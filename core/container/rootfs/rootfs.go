@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -33,43 +32,12 @@ func OfProcess(pid int) (*linux.Root, error) {
 }
 
 // Open performs the mounts, of which the first is the root, at an empty directory of the host, where
-// nobody else sees them, and returns a handle of the root.
-func Open(at string, mounts []mount.Mount) (*linux.Root, error) {
-	type result struct {
-		root *linux.Root
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		// Never unlocked: the thread, and with it the namespace, ends with this goroutine.
-		runtime.LockOSThread()
-		root, err := openInThread(at, mounts)
-		done <- result{root, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		return nil, fmt.Errorf("mount root filesystem: %w", r.err)
-	}
-	return r.root, nil
-}
-
-func openInThread(at string, mounts []mount.Mount) (*linux.Root, error) {
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-		return nil, fmt.Errorf("unshare: %w", err)
-	}
-	// Otherwise what is mounted here would be passed on to the host's namespace.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("make mounts private: %w", err)
-	}
-	root, err := mount.All(at, mounts)
-	if err != nil || len(mounts) < 2 {
-		return root, err
-	}
-	// With the namespace what is mounted below the root would end too: a copy of the tree keeps it.
-	defer root.Close()
-	tree, err := linux.CloneTree(root.Dir(), "", true)
+// nobody else sees them, and returns a handle of the root. With ids what is in there shows as it does to
+// the host while a container with that mapping runs.
+func Open(at string, mounts []mount.Mount, ids *mount.IDMap) (*linux.Root, error) {
+	tree, err := mount.Detached(at, mounts, ids)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("mount root filesystem: %w", err)
 	}
 	return linux.NewRoot(tree), nil
 }

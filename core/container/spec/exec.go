@@ -3,6 +3,7 @@ package spec
 import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/sampan-project/sampan/core/container/apparmor"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -14,6 +15,7 @@ type Exec struct {
 	Terminal       bool
 	Privileged     bool
 	DefaultUlimits map[string]wire.Ulimit
+	AppArmor       string // as in Input
 }
 
 // ExecProcess makes the process: as confined as the container, unless it is to be privileged.
@@ -29,17 +31,19 @@ func ExecProcess(h *wire.HostConfig, e Exec) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	profile := AppArmorProfile(h, e.AppArmor)
+	if e.Privileged && profile != "" {
+		profile = apparmor.Unconfined
+	}
 	limits, err := rlimits(h.Ulimits, e.DefaultUlimits)
 	if err != nil {
 		return nil, err
 	}
 	p := &specs.Process{
 		Terminal: e.Terminal, User: e.User, Args: e.Args, Env: e.Env, Cwd: e.Cwd, Rlimits: limits,
-		NoNewPrivileges: security.noNewPrivileges, ApparmorProfile: security.apparmor,
+		NoNewPrivileges: security.noNewPrivileges, ApparmorProfile: profile,
 		Capabilities: ProcessCapabilities(caps, e.User.UID),
 	}
-	if score := h.OomScoreAdj; score != 0 {
-		p.OOMScoreAdj = &score
-	}
+	p.OOMScoreAdj = oomScore(h)
 	return p, nil
 }

@@ -3,6 +3,7 @@ package spec
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -52,11 +53,24 @@ func (in Input) adjust(m specs.Mount, s security) (_ specs.Mount, ok bool) {
 		case isHost(h.IpcMode):
 			return bind("/dev/shm", "/dev/shm"), true
 		}
+		if _, joined := Joined(h.IpcMode); joined {
+			// /dev/shm of the other is mounted in the other's mount namespace alone.
+			other := strings.TrimSuffix(in.JoinPaths[specs.IPCNamespace], "/ns/ipc")
+			m := bind(other+"/root/dev/shm", "/dev/shm")
+			m.Options = append(m.Options, "nosuid", "noexec", "nodev")
+			return m, true
+		}
 		size := h.ShmSize
 		if size == 0 {
 			size = DefaultShmSize
 		}
 		m.Options = append(m.Options, fmt.Sprintf("size=%d", size))
+	case "/dev/mqueue":
+		if isHost(h.IpcMode) && in.JoinPaths[specs.UserNamespace] != "" {
+			// A mount of its own takes a right over the host's namespace.
+			_, err := os.Stat("/dev/mqueue")
+			return bind("/dev/mqueue", "/dev/mqueue"), err == nil
+		}
 	case "/sys":
 		if h.Privileged {
 			writable()

@@ -43,10 +43,6 @@ func validateModes(c *wire.ContainerConfig, h *wire.HostConfig) error {
 		}
 		return &fault.Field{Field: m.option, Given: m.value, Expected: expected, Nearest: fault.Nearest(m.value, m.words[1:])}
 	}
-	if _, joined := Joined(h.IpcMode); joined || h.IpcMode == "shareable" {
-		// /dev/shm would have to be a mount on the host for another container to bind it.
-		return fault.New(fault.NotImplemented, "--ipc %s is not supported: expected private, host or none", h.IpcMode)
-	}
 	if isHost(h.UTSMode) && c.Domainname != "" {
 		return fault.New(fault.Invalid, "conflicting options: domainname and the UTS mode")
 	}
@@ -64,6 +60,9 @@ func PrivateCgroupns(h *wire.HostConfig) bool {
 
 func (in Input) namespaces() ([]specs.LinuxNamespace, error) {
 	list := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	if path := in.JoinPaths[specs.UserNamespace]; path != "" {
+		list = append(list, specs.LinuxNamespace{Type: specs.UserNamespace, Path: path})
+	}
 	add := func(kind specs.LinuxNamespaceType, mode string) error {
 		if isHost(mode) {
 			return nil
@@ -102,7 +101,9 @@ func sysctls(in Input) map[string]string {
 	_, joined := Joined(in.Host.NetworkMode)
 	if !in.HostNetwork && !joined {
 		all["net.ipv4.ip_unprivileged_port_start"] = "0"
-		all["net.ipv4.ping_group_range"] = "0 2147483647"
+		if in.JoinPaths[specs.UserNamespace] == "" { // there most of these groups have no id, and the range is set already
+			all["net.ipv4.ping_group_range"] = "0 2147483647"
+		}
 	}
 	for k, v := range in.Host.Sysctls {
 		all[k] = v

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -85,6 +86,28 @@ func validateCPU(r *wire.Resources) error {
 	}
 	return validateSet("memory nodes", r.CpusetMems, "/sys/devices/system/node/online")
 }
+
+// oomScore is the container's own score, also when it asks for none: the daemon has a lower one, which
+// must not be inherited, and in rare cases a higher one, below which nobody may go.
+func oomScore(h *wire.HostConfig) *int {
+	score := h.OomScoreAdj
+	if score == 0 {
+		score = max(0, ownOOMScore())
+	}
+	return &score
+}
+
+var ownOOMScore = sync.OnceValue(func() int {
+	data, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return 0
+	}
+	return score
+})
 
 // validateSet checks a list such as "0-3,7" against what the kernel has online.
 func validateSet(what, given, path string) error {

@@ -2,13 +2,13 @@ package spec
 
 import (
 	"encoding/json"
-	"os"
 	"strings"
 	"sync"
 
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/sampan-project/sampan/core/container/apparmor"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -47,12 +47,10 @@ func parseSecurity(options []string) (s security, err error) {
 			}
 			s.profile = value
 		case "apparmor":
-			if value != "unconfined" && !apparmorEnabled() {
+			if value != apparmor.Unconfined && !apparmor.Enabled() {
 				return s, fault.New(fault.Invalid, "--security-opt apparmor=%s: AppArmor is not enabled on this host", value)
 			}
-			if s.apparmor = value; value == "unconfined" && !apparmorEnabled() {
-				s.apparmor = ""
-			}
+			s.apparmor = value
 		case "label":
 			if value != "disable" {
 				return s, fault.New(fault.NotImplemented, "--security-opt label=%s is not supported: SELinux labels are not handled, expected label=disable", value)
@@ -70,9 +68,20 @@ func parseSecurity(options []string) (s security, err error) {
 	return s, nil
 }
 
-func apparmorEnabled() bool {
-	data, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	return err == nil && strings.HasPrefix(string(data), "Y")
+// AppArmorProfile is the profile of a container, "" where there is no AppArmor; byDefault is that of
+// containers that ask for none and are not privileged.
+func AppArmorProfile(h *wire.HostConfig, byDefault string) string {
+	s, err := parseSecurity(h.SecurityOpt)
+	if err != nil || !apparmor.Enabled() {
+		return ""
+	}
+	switch {
+	case s.apparmor != "":
+		return s.apparmor
+	case h.Privileged:
+		return apparmor.Unconfined
+	}
+	return byDefault
 }
 
 func validateSecurity(c *wire.ContainerConfig, h *wire.HostConfig) error {

@@ -36,7 +36,8 @@ type Input struct {
 	// Mounts are binds, volumes, tmpfs and the engine's files, in any order. One that has the
 	// destination of a default mount takes its place.
 	Mounts []specs.Mount
-	// JoinPaths are the namespaces of another container to be joined: /proc/PID/ns/ipc.
+	// JoinPaths are the namespaces to be joined: of another container, /proc/PID/ns/ipc, and the user
+	// namespace, without which the container is in the host's.
 	JoinPaths map[specs.LinuxNamespaceType]string
 	// HostNetwork leaves the container in the host's network namespace; otherwise the network
 	// namespace is handed to the runtime as a descriptor.
@@ -46,6 +47,7 @@ type Input struct {
 
 	CgroupParent   string // without a leading or trailing slash it is below /
 	DefaultUlimits map[string]wire.Ulimit
+	AppArmor       string // profile of containers that ask for none; "" without AppArmor
 	Annotations    map[string]string
 }
 
@@ -73,7 +75,6 @@ func validateUnsupported(c *wire.ContainerConfig, h *wire.HostConfig) error {
 		option string
 		why    string
 	}{
-		{h.UsernsMode != "" && h.UsernsMode != "host", "--userns " + h.UsernsMode, "user namespaces are not supported"},
 		{len(h.DeviceRequests) > 0, "--gpus", "no driver for device requests is installed"},
 		{len(h.StorageOpt) > 0, "--storage-opt", "the overlay storage has no per-container options"},
 		{h.Isolation != "" && h.Isolation != "default", "--isolation " + h.Isolation, "Linux has only \"default\""},
@@ -160,15 +161,13 @@ func (in Input) process(caps []string, security security) (*specs.Process, error
 		Cwd:             in.Cwd,
 		Rlimits:         limits,
 		NoNewPrivileges: security.noNewPrivileges,
-		ApparmorProfile: security.apparmor,
+		ApparmorProfile: AppArmorProfile(in.Host, in.AppArmor),
 		Capabilities:    ProcessCapabilities(caps, in.User.UID),
 	}
 	if h, w := in.Host.ConsoleSize[0], in.Host.ConsoleSize[1]; in.Config.Tty && h > 0 && w > 0 {
 		p.ConsoleSize = &specs.Box{Height: h, Width: w}
 	}
-	if score := in.Host.OomScoreAdj; score != 0 {
-		p.OOMScoreAdj = &score
-	}
+	p.OOMScoreAdj = oomScore(in.Host)
 	return p, nil
 }
 

@@ -50,7 +50,6 @@ func TestPrivileged(t *testing.T) {
 func TestValidateRefuses(t *testing.T) {
 	for want, h := range map[string]wire.HostConfig{
 		`--cap-add "NET_ADMN"`: {CapAdd: []string{"NET_ADMN"}},
-		"--userns":             {UsernsMode: "remap"},
 		"--gpus":               {Resources: wire.Resources{DeviceRequests: []wire.DeviceRequest{{}}}},
 		"--security-opt":       {SecurityOpt: []string{"sekkomp=x"}},
 		`sysctl "vm.overcommit_memory" is not in a separate kernel namespace`: {Sysctls: map[string]string{"vm.overcommit_memory": "1"}},

@@ -10,6 +10,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/linux"
 )
 
 // Create makes a network namespace with its loopback interface up, and with the two settings that
@@ -31,6 +33,21 @@ func Create() (*os.File, error) {
 		made = f
 		return nil
 	})
+	if err != nil {
+		return nil, fmt.Errorf("make network namespace: %w", err)
+	}
+	return made, nil
+}
+
+// CreateIn is Create of a namespace that belongs to a user namespace: root of that one rules it
+// (user_namespaces(7)).
+func CreateIn(user *os.File) (*os.File, error) {
+	made, err := linux.NetworkIn(user)
+	if err == nil {
+		if err = Do(made, prepare); err != nil {
+			made.Close()
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}

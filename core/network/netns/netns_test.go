@@ -1,12 +1,15 @@
 package netns
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/linux"
 )
 
 func inode(t *testing.T, f *os.File) uint64 {
@@ -41,6 +44,42 @@ func TestCreateHasLoopbackUp(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestCreateInBelongsToUserNamespace(t *testing.T) {
+	ids := []linux.IDMapping{{Inside: 0, Outside: 100000, Size: 1000}}
+	user, err := linux.UserNamespace(ids, ids)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
+		t.Skipf("no user namespace can be made on this machine: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	ns, err := CreateIn(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	fd, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_USERNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := os.NewFile(uintptr(fd), "owner")
+	defer owner.Close()
+	if inode(t, owner) != inode(t, user) {
+		t.Error("it belongs to another user namespace")
+	}
+	err = Do(ns, func() error {
+		text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+		if err == nil && string(text) != "0\n" {
+			t.Errorf("ip_unprivileged_port_start is %q", text)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

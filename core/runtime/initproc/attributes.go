@@ -26,14 +26,8 @@ func (p *process) attributes(spec *specs.Process) error {
 			return err
 		}
 	}
-	if a := spec.ExecCPUAffinity; p.Exec && a != nil && a.Final != "" {
-		set, err := CPUSet("process.execCPUAffinity.final", a.Final)
-		if err != nil {
-			return err
-		}
-		if err := unix.SchedSetaffinity(0, set); err != nil {
-			return fault.New(fault.Invalid, "process.execCPUAffinity.final %q: %w", a.Final, err)
-		}
+	if err := p.affinity(spec.ExecCPUAffinity); err != nil {
+		return err
 	}
 	if s := spec.Scheduler; s != nil {
 		attr, err := SchedAttr(s)
@@ -53,6 +47,30 @@ func (p *process) attributes(spec *specs.Process) error {
 		if _, _, e := unix.RawSyscall(unix.SYS_IOPRIO_SET, thisThread, 0, uintptr(value)); e != 0 {
 			return fault.New(fault.ClassOf(denied(e)), "process.ioPriority: %s %d: %w", io.Class, io.Priority, e)
 		}
+	}
+	return nil
+}
+
+// affinity sets the CPUs of execCPUAffinity.final. Where nothing is said the program may use all that its cgroup
+// has: those of whoever called the runtime, as with taskset(1), are none of its business.
+func (p *process) affinity(wanted *specs.CPUAffinity) error {
+	if !p.Exec || wanted == nil || wanted.Initial == "" && wanted.Final == "" {
+		var all unix.CPUSet
+		all.Fill()
+		if err := unix.SchedSetaffinity(0, &all); err != nil {
+			p.parent.warn("reset the CPU affinity: %v", err)
+		}
+		return nil
+	}
+	if wanted.Final == "" {
+		return nil
+	}
+	set, err := CPUSet("process.execCPUAffinity.final", wanted.Final)
+	if err != nil {
+		return err
+	}
+	if err := unix.SchedSetaffinity(0, set); err != nil {
+		return fault.New(fault.Invalid, "process.execCPUAffinity.final %q: %w", wanted.Final, err)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/runtime/specjson"
 )
 
 // A message is a kind, the length of its payload (4 bytes, big endian) and the payload. A file may
@@ -47,6 +48,12 @@ func (f *Failure) Unwrap() error {
 		return nil
 	}
 	return f.Errno
+}
+
+// message is a Config as JSON.
+type message struct {
+	*Config
+	Spec *specjson.Spec
 }
 
 // channel sends and receives messages.
@@ -89,9 +96,11 @@ func (c channel) config(to *Config) error {
 	if kind != kindConfig {
 		return fmt.Errorf("read the configuration: got a message of kind %q", kind)
 	}
-	if err := json.Unmarshal(payload, to); err != nil {
+	m := message{Config: to}
+	if err := json.Unmarshal(payload, &m); err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
+	to.Spec = m.Spec.Spec()
 	return nil
 }
 
@@ -144,7 +153,7 @@ func NewDialogue(socket *os.File) *Dialogue { return &Dialogue{c: newChannel(soc
 
 // Send sends the configuration.
 func (d *Dialogue) Send(config *Config) error {
-	payload, err := json.Marshal(config)
+	payload, err := json.Marshal(message{config, specjson.Of(config.Spec)})
 	if err != nil {
 		return fmt.Errorf("encode the configuration: %w", err)
 	}

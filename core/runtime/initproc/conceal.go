@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,10 @@ func (p *process) conceal() error {
 			empty.Close()
 		}
 	}()
-	for _, name := range p.Spec.Linux.MaskedPaths {
+	for i, name := range p.Spec.Linux.MaskedPaths {
+		if slices.Contains(p.Spec.Linux.MaskedPaths[:i], name) {
+			continue // another mount on top would hide no more
+		}
 		if err := p.mask(name, null, &empty); err != nil {
 			return fmt.Errorf("linux.maskedPaths: %s: %w", name, err)
 		}

@@ -15,8 +15,8 @@ import (
 	"github.com/sampan-project/sampan/core/linux"
 )
 
-// defaultDevices are in every container (runtime-spec, config-linux.md, "Default Devices").
-var defaultDevices = []specs.LinuxDevice{
+// DefaultDevices are in every container (runtime-spec, config-linux.md, "Default Devices").
+var DefaultDevices = []specs.LinuxDevice{
 	{Path: "/dev/null", Type: "c", Major: 1, Minor: 3},
 	{Path: "/dev/zero", Type: "c", Major: 1, Minor: 5},
 	{Path: "/dev/full", Type: "c", Major: 1, Minor: 7},
@@ -46,7 +46,7 @@ func (p *process) devices() error {
 	for _, d := range p.Spec.Linux.Devices {
 		own[path.Clean(d.Path)] = true
 	}
-	for _, d := range defaultDevices {
+	for _, d := range DefaultDevices {
 		if own[d.Path] {
 			continue
 		}

@@ -20,7 +20,6 @@
 package initproc
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -30,7 +29,6 @@ import (
 
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/mount"
-	"github.com/sampan-project/sampan/core/runtime/hook"
 )
 
 // Files of the process.
@@ -44,7 +42,7 @@ const (
 type Config struct {
 	// Spec is the container's, or for Exec one that has only a Process. Its seccomp profile is taken
 	// out and comes compiled, as Filter.
-	Spec *specs.Spec
+	Spec *specs.Spec `json:"-"` // see message
 	// Exec: join only, make nothing.
 	Exec bool
 
@@ -83,8 +81,9 @@ type process struct {
 	Config
 	parent channel
 	root   *linux.Root
-	proc   *os.File // root of a procfs of our own pid namespace; nil until procfs is called
-	shown  *os.File // root of what the container sees at /proc; nil when nothing was mounted there
+	proc   *os.File   // root of a procfs of our own pid namespace; nil until procfs is called
+	late   []*os.File // mounts that become read-only when all is in them
+	shown  *os.File   // root of what the container sees at /proc; nil when nothing was mounted there
 }
 
 // Main is the whole process. It does not return.
@@ -137,6 +136,11 @@ func (p *process) exec() error {
 
 // create is the way of a container's first process.
 func (p *process) create() error {
+	if p.Made&unix.CLONE_NEWNET != 0 {
+		if err := loopbackUp(); err != nil {
+			return err
+		}
+	}
 	if p.Hooks {
 		if err := p.parent.ask(); err != nil {
 			return err
@@ -163,14 +167,26 @@ func (p *process) create() error {
 	}
 	listener.Close()
 	p.parent = newChannel(call)
-	if h := p.Spec.Hooks; h != nil && len(h.StartContainer) > 0 {
-		p.State.Status = specs.StateCreated
-		p.State.Pid = os.Getpid()
-		if err := hook.Run(context.Background(), "startContainer", h.StartContainer, p.State); err != nil {
-			return err
-		}
-	}
 	return p.finish(func() error { return p.parent.send(kindGo, nil, nil) })
+}
+
+// loopbackUp sets IFF_UP on lo (netdevice(7)): a network namespace is made with it down, and callers rely
+// on a runtime to do it, as runc and crun do.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("linux.namespaces: network: %w", os.NewSyscallError("socket", err))
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err == nil {
+		request.SetUint16(unix.IFF_UP)
+		err = linux.Retry(func() error { return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request) })
+	}
+	if err != nil {
+		return fmt.Errorf("linux.namespaces: network: set lo up: %w", err)
+	}
+	return nil
 }
 
 // names sets host and domain name of a UTS namespace that was made.

@@ -13,11 +13,12 @@ import (
 // another thread sends it, which is there before the program is loaded and never has it: a program is
 // loaded into one thread.
 func (p *process) listener() (handOver func(fd int) error) {
-	files, done, ready := make(chan *os.File), make(chan error, 1), make(chan struct{})
+	files, done, ready := make(chan int), make(chan error, 1), make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
 		close(ready)
-		f := <-files
+		// Not in the thread that has the program: os.NewFile calls fcntl(2), which the program may hand over.
+		f := os.NewFile(uintptr(<-files), "seccomp listener")
 		err := p.parent.send(kindListener, nil, f)
 		f.Close()
 		if err == nil {
@@ -31,7 +32,7 @@ func (p *process) listener() (handOver func(fd int) error) {
 	}()
 	<-ready
 	return func(fd int) error {
-		files <- os.NewFile(uintptr(fd), "seccomp listener")
+		files <- fd
 		if err := <-done; err != nil {
 			return fmt.Errorf("linux.seccomp.listenerPath: %w", err)
 		}

@@ -2,6 +2,7 @@ package initproc
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
+	"github.com/sampan-project/sampan/core/runtime/hook"
 )
 
 // seal is what can be done before the start, so that the start is short.
@@ -28,7 +30,9 @@ func (p *process) seal() error {
 	// Keys of the host's session are not the container's. Kernels without keyrings, and filters
 	// around us, refuse this without harm.
 	if !p.NoNewKeyring {
-		p.keyring()
+		if err := p.keyring(); err != nil {
+			return err
+		}
 	}
 	if err := p.rlimits(p.Spec.Process.Rlimits); err != nil {
 		return err
@@ -103,7 +107,31 @@ func (p *process) finish(heard func() error) error {
 			return err
 		}
 	}
+	if err := p.startHooks(environment); err != nil {
+		return err
+	}
 	return execute(spec, environment)
+}
+
+// startHooks runs the startContainer hooks. They are files of the container, so they have the rights of its
+// program and no more: its user, capabilities, limits and filter (the specification has their place, in the
+// container's namespaces right before the program; runc does it the same way).
+//
+// A hook without an environment has the program's: the specification leaves it open, and runc has it so.
+func (p *process) startHooks(environment []string) error {
+	h := p.Spec.Hooks
+	if h == nil || len(h.StartContainer) == 0 {
+		return nil
+	}
+	p.State.Status = specs.StateCreated
+	p.State.Pid = os.Getpid()
+	hooks := slices.Clone(h.StartContainer)
+	for i := range hooks {
+		if hooks[i].Env == nil {
+			hooks[i].Env = environment
+		}
+	}
+	return hook.Run(context.Background(), "startContainer", hooks, p.State)
 }
 
 // execute looks for the program as execvp(3) does, by trying: the filter is there already, and what
@@ -276,12 +304,6 @@ func (p *process) oomScore() error {
 	return nil
 }
 
-func (p *process) keyring() {
-	if _, err := unix.KeyctlJoinSessionKeyring("_ses." + p.State.ID); err != nil && !errors.Is(err, unix.ENOSYS) {
-		p.parent.warn("session keyring: %v", err)
-	}
-}
-
 // streams gives pipes and the like to the program's user, who may want to open them again by
 // /dev/stdout. What others have too, such as the null device, stays theirs.
 func (p *process) streams(user specs.User) error {
@@ -297,25 +319,6 @@ func (p *process) streams(user specs.User) error {
 		err := unix.Fchown(fd, int(user.UID), int(user.GID))
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) {
 			return fmt.Errorf("give standard stream %d to user %d: %w", fd, user.UID, err)
-		}
-	}
-	return nil
-}
-
-// label sets the security label that the program will run with.
-func (p *process) label(spec *specs.Process) error {
-	if spec.ApparmorProfile != "" && spec.ApparmorProfile != "unconfined" {
-		err := p.write("thread-self/attr/apparmor/exec", "exec "+spec.ApparmorProfile)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = p.write("thread-self/attr/exec", "exec "+spec.ApparmorProfile)
-		}
-		if err != nil {
-			return fmt.Errorf("process.apparmorProfile %q: %w", spec.ApparmorProfile, err)
-		}
-	}
-	if spec.SelinuxLabel != "" {
-		if err := p.write("thread-self/attr/exec", spec.SelinuxLabel); err != nil {
-			return fmt.Errorf("process.selinuxLabel %q: %w", spec.SelinuxLabel, err)
 		}
 	}
 	return nil
@@ -365,12 +368,31 @@ func (p *process) files() error {
 	return nil
 }
 
-// environment is the program's, with HOME from /etc/passwd when it has none.
+// environment is the program's: each variable once, with its last value (shells take the last of two, getenv(3)
+// the first), and HOME from /etc/passwd when there is none or an empty one.
 func (p *process) environment(spec *specs.Process) []string {
-	if slices.ContainsFunc(spec.Env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
-		return spec.Env
+	env := make([]string, 0, len(spec.Env)+1)
+	seen := make(map[string]bool, len(spec.Env)+1)
+	homeless := true
+	for _, e := range slices.Backward(spec.Env) {
+		name, value, _ := strings.Cut(e, "=")
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		if name == "HOME" {
+			if value == "" {
+				continue
+			}
+			homeless = false
+		}
+		env = append(env, e)
 	}
-	return append(slices.Clone(spec.Env), "HOME="+home(spec.User.UID))
+	slices.Reverse(env)
+	if homeless {
+		env = append(env, "HOME="+home(spec.User.UID))
+	}
+	return env
 }
 
 // home is the directory of a user (passwd(5)), or / for one who has none.

@@ -55,9 +55,17 @@ func (p *process) filesystem() error {
 	}
 	if h := p.Spec.Hooks; h != nil && len(h.CreateContainer) > 0 {
 		p.State.Pid = os.Getpid()
+		// Such hooks expect the root filesystem to be their directory, as with runc, and have no other way to
+		// it than the bundle's config.json.
+		if err := unix.Fchdir(int(p.root.Dir().Fd())); err != nil {
+			return fmt.Errorf("enter the root filesystem: %w", err)
+		}
 		if err := hook.Run(p.context(), "createContainer", h.CreateContainer, p.State); err != nil {
 			return err
 		}
+	}
+	if err := p.lock(); err != nil {
+		return err
 	}
 	// Before /proc/sys is made read-only.
 	if err := p.sysctls(); err != nil {
@@ -212,9 +220,14 @@ func (p *process) mount(m specs.Mount) error {
 			return err
 		}
 	}
+	writable := p.stillWritten(&what)
 	mnt, err := p.attach(m, what, outsideProc(what), p.straight(what))
 	if err != nil {
 		return err
+	}
+	if writable {
+		p.late = append(p.late, mnt)
+		return nil
 	}
 	if target == "/proc" {
 		// A directory bound there would show the container a made up /proc (CVE-2019-16884).
@@ -229,6 +242,30 @@ func (p *process) mount(m specs.Mount) error {
 		return nil
 	}
 	return mnt.Close()
+}
+
+// stillWritten takes "ro" away from a tmpfs, in which places of other mounts, devices and the console are yet to
+// be made: lock makes it read-only.
+func (p *process) stillWritten(m *mount.Mount) bool {
+	o, err := m.ParseOptions()
+	if m.Type != "tmpfs" || err != nil || o.Set&unix.MOUNT_ATTR_RDONLY == 0 {
+		return false
+	}
+	m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(option string) bool { return option == "ro" })
+	return true
+}
+
+// lock makes read-only what was to be so once everything is in it.
+func (p *process) lock() error {
+	for _, mnt := range p.late {
+		err := linux.SetMount(mnt, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}, false)
+		mnt.Close()
+		if err != nil {
+			return fmt.Errorf("make a tmpfs read-only: %w", err)
+		}
+	}
+	p.late = nil
+	return nil
 }
 
 // straight refuses another place for a procfs or sysfs than the directory whose path has no symlink:

@@ -49,6 +49,11 @@ func (p *process) bindRoot() (*linux.Root, error) {
 	if !p.Trees {
 		return mount.All(p.Rootfs, []mount.Mount{bind})
 	}
+	return p.treeRoot()
+}
+
+// treeRoot attaches the root that the parent has made.
+func (p *process) treeRoot() (*linux.Root, error) {
 	tree, err := p.fromParent(rootTree)
 	if err != nil {
 		return nil, err
@@ -59,8 +64,7 @@ func (p *process) bindRoot() (*linux.Root, error) {
 		return nil, err
 	}
 	defer host.Close()
-	bind.Target = treePlace()
-	mnt, err := bind.AttachTree(host, tree)
+	mnt, err := mount.Mount{Type: "bind", Target: treePlace(), Options: []string{"rbind"}}.AttachTree(host, tree)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +85,8 @@ func treePlace() string {
 
 // attach performs a mount of the spec, with the parent's help where it is needed.
 func (p *process) attach(m specs.Mount, what mount.Mount, checks ...func(target *os.File) error) (*os.File, error) {
-	if what.Type == "bind" && (p.Trees || idmapped(m)) {
+	_, _, foreign := OfProcess(m)
+	if what.Type == "bind" && (p.Trees || idmapped(m) || foreign) {
 		i := slices.IndexFunc(p.Spec.Mounts, func(o specs.Mount) bool {
 			return o.Destination == m.Destination && o.Source == m.Source && slices.Equal(o.Options, m.Options)
 		})
@@ -98,6 +103,18 @@ func (p *process) attach(m specs.Mount, what mount.Mount, checks ...func(target 
 		}
 	}
 	return mnt, err
+}
+
+// OfProcess is the process and the path in it that the source of a bind names, as /proc/PID/root/dev/shm:
+// what is mounted in another mount namespace, which the parent must copy from there.
+func OfProcess(m specs.Mount) (pid int, name string, ok bool) {
+	rest, ok := strings.CutPrefix(m.Source, "/proc/")
+	if !ok {
+		return 0, "", false
+	}
+	number, name, ok := strings.Cut(rest, "/root/")
+	pid, err := strconv.Atoi(number)
+	return pid, "/" + name, ok && err == nil && pid > 0
 }
 
 // idmapped reports whether a mount of the spec has mapped ids.

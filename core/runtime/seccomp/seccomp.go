@@ -165,10 +165,10 @@ func Flags() []string {
 	return names
 }
 
-// flags translates the profile's. Without any, SPEC_ALLOW holds, as in runc: the mitigation of
+// flags translates the profile's. Without a list (an empty one says none), SPEC_ALLOW holds, as in runc: the mitigation of
 // speculative store bypass otherwise slows down everything that runs under a filter.
 func flags(list []specs.LinuxSeccompFlag) (uint, error) {
-	if len(list) == 0 {
+	if list == nil {
 		return unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, nil
 	}
 	bits := uint(0)
