@@ -384,6 +384,29 @@ func TestTasksJoin(t *testing.T) {
 	}
 }
 
+// A program that finds no cpuset on v1 may take no notice of any limit.
+func TestCpusetIsInherited(t *testing.T) {
+	m := create(t, nil, Options{})
+	h := m.host.of("cpuset")
+	if h == nil || h.unified {
+		t.Skip("needs a host with the cpuset controller of cgroup v1")
+	}
+	sleeper(t, m, "sleep 100")
+	for _, file := range []string{"/cpuset.cpus", "/cpuset.mems"} {
+		got, err := readFile(h.mount + m.path + file)
+		want, wantErr := readFile(h.mount + file)
+		if err != nil || wantErr != nil || got == "" || got != want {
+			t.Errorf("%s is %q, %v; want that of the root, %q, %v", file, got, err, want, wantErr)
+		}
+	}
+	if pids, err := readFile(h.mount + m.path + "/cgroup.procs"); err != nil || pids == "" {
+		t.Errorf("the process is not in the cpuset: %q, %v", pids, err)
+	}
+	if handed, err := readFile(h.mount + path.Dir(m.path) + "/cgroup.clone_children"); err != nil || handed != "1" {
+		t.Errorf("the parent's clone_children is %q, %v", handed, err)
+	}
+}
+
 func TestCleanPath(t *testing.T) {
 	for given, want := range map[string]string{
 		"/a/b": "/a/b", "a": "/a", "/../../x": "/x", "/": "", "": "", "..": "", "a:b:c": "", "/a\nb": "", "/k8s:pod:x": "/k8s:pod:x",

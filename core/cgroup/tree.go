@@ -23,6 +23,9 @@ const dirMode = 0o755
 func (m *Manager) make(p *plan) (made []*hierarchy, err error) {
 	for _, h := range m.host.all {
 		wanted := h.wanted(p.controllers, m.host.pure())
+		if len(wanted) == 0 && m.inheritsCpuset(h) {
+			wanted = []string{"cpuset"}
+		}
 		if len(wanted) == 0 && !m.host.pure() {
 			continue
 		}
@@ -94,7 +97,7 @@ func (h *hierarchy) mkdirAll(p string) error {
 		return nil
 	}
 	if err == nil && h.has("cpuset") && !h.unified {
-		return h.inheritCpuset(p)
+		return errors.Join(h.inheritCpuset(p), h.handDown(p))
 	}
 	return err
 }
@@ -114,6 +117,22 @@ func (m *Manager) replace(h *hierarchy) error {
 		return err
 	}
 	return h.mkdir(m.path)
+}
+
+// inheritsCpuset reports whether a container joins a v1 cpuset though no limit asks for it: the Java VM
+// and others read no limit at all where they are not in one. Below a directory of the engine's, which
+// hands its processors down, it costs a mkdir; in the root of the hierarchy it would be two writes of some
+// milliseconds, as the kernel arranges its processors anew.
+func (m *Manager) inheritsCpuset(h *hierarchy) bool {
+	return !h.unified && h.has("cpuset") && path.Dir(m.path) != "/"
+}
+
+// handDown has a v1 cpuset give new children its processors and memory nodes (cpusets(7), clone_children).
+func (h *hierarchy) handDown(p string) error {
+	if err := writeFile(h.mount+p+"/cgroup.clone_children", "1"); err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	return nil
 }
 
 // inheritCpuset gives a new v1 cpuset its parent's: an empty one takes no process.
