@@ -60,7 +60,7 @@ container is given the namespace, the user's subordinate ids and a cgroup where 
 
 // document is the page that -write writes. It depends on nothing that differs between two runs with
 // the same outcome.
-func document(module string, places []place, causes causes) []byte {
+func document(module string, places []place, causes causes, scenarios []scenario) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, preface, module)
 	b.WriteString("| Where | Programs |")
@@ -82,6 +82,7 @@ func document(module string, places []place, causes causes) []byte {
 	for _, p := range places {
 		p.table(&b, causes)
 	}
+	scenarioTable(&b, scenarios)
 	return b.Bytes()
 }
 

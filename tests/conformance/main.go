@@ -97,6 +97,10 @@ func compare(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	scenarios, err := parseScenarios(runcScenarios)
+	if err != nil {
+		return err
+	}
 	s, err := buildSuite(ctx, o.dir)
 	if err != nil {
 		return err
@@ -117,7 +121,7 @@ func compare(ctx context.Context, o options) (err error) {
 		fmt.Println(p.summary())
 	}
 	if o.write != "" {
-		if err := os.WriteFile(o.write, document(s.module, places, causes), 0o644); err != nil { //nolint:gosec // a document
+		if err := os.WriteFile(o.write, document(s.module, places, causes, scenarios), 0o644); err != nil { //nolint:gosec // a document
 			return err
 		}
 	}
