@@ -94,8 +94,8 @@ func (r *Root) MkdirAll(name string, mode uint32) (*os.File, error) {
 	return r.mkdirAll(parts, mode)
 }
 
-// mkdirLast is MkdirAll where only the last element is missing, as nearly always: in four system calls and
-// not fourteen. nil: it is not so, or the element is a symlink that leads to nothing.
+// mkdirLast is MkdirAll where only the last element is missing, as nearly always: without a look at each of
+// those before it. nil: it is not so, or the element is a symlink that leads to nothing.
 func (r *Root) mkdirLast(name string, mode uint32) *os.File {
 	if strings.Contains(name, "..") {
 		return nil // it is for the kernel to say what is above a symlink's target

@@ -12,7 +12,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
-	"github.com/sampan-project/sampan/core/runtime/specjson"
+	"github.com/sampan-project/sampan/core/runtime/initproc/wire"
 )
 
 // A message is a kind, the length of its payload (4 bytes, big endian) and the payload. A file may
@@ -48,12 +48,6 @@ func (f *Failure) Unwrap() error {
 		return nil
 	}
 	return f.Errno
-}
-
-// message is a Config as JSON.
-type message struct {
-	*Config
-	Spec *specjson.Spec
 }
 
 // channel sends and receives messages.
@@ -96,11 +90,9 @@ func (c channel) config(to *Config) error {
 	if kind != kindConfig {
 		return fmt.Errorf("read the configuration: got a message of kind %q", kind)
 	}
-	m := message{Config: to}
-	if err := json.Unmarshal(payload, &m); err != nil {
+	if err := wire.Decode(payload, to); err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
 	}
-	to.Spec = m.Spec.Spec()
 	return nil
 }
 
@@ -151,9 +143,12 @@ type Dialogue struct {
 // NewDialogue speaks through the socket, which stays the caller's.
 func NewDialogue(socket *os.File) *Dialogue { return &Dialogue{c: newChannel(socket)} }
 
-// Send sends the configuration.
+// Send sends the configuration, without the parts of other systems than Linux.
 func (d *Dialogue) Send(config *Config) error {
-	payload, err := json.Marshal(message{config, specjson.Of(config.Spec)})
+	sent, spec := *config, *config.Spec
+	spec.Solaris, spec.Windows, spec.VM, spec.ZOS, spec.FreeBSD = nil, nil, nil, nil, nil
+	sent.Spec = &spec
+	payload, err := wire.Append(make([]byte, 0, 8<<10), &sent)
 	if err != nil {
 		return fmt.Errorf("encode the configuration: %w", err)
 	}

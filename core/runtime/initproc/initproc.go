@@ -38,11 +38,11 @@ const (
 	firstExtra   = 5
 )
 
-// Config is what core/runtime sends first.
+// Config is what core/runtime sends first, in the form of package wire: both run the same program.
 type Config struct {
 	// Spec is the container's, or for Exec one that has only a Process. Its seccomp profile is taken
 	// out and comes compiled, as Filter.
-	Spec *specs.Spec `json:"-"` // see message
+	Spec *specs.Spec
 	// Exec: join only, make nothing.
 	Exec bool
 

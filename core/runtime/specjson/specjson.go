@@ -3,8 +3,7 @@
 //
 // Package encoding/json finds out how to handle a type, with every type that can be reached from it, when
 // it first meets one. From specs.Spec those are some hundred, for Windows, Solaris and z/OS too: a
-// millisecond in each of the two processes that a container's start takes, of which both live for a
-// few only (docs/performance.md). So the types here are those of the runtime-spec with a Part where a type
+// millisecond, in a process that lives for a few only (docs/performance.md). So the types here are those of the runtime-spec with a Part where a type
 // begins that most containers do not have; encoding/json meets what is inside when it is there.
 //
 //	specs.Spec ──Of──▶ Spec ──json.Marshal──▶ text ──json.Unmarshal──▶ Spec ──Spec.Spec──▶ specs.Spec
