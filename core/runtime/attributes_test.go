@@ -243,6 +243,7 @@ func ioctl(f *os.File, request uintptr, data []byte) unix.Errno {
 }
 
 func TestExecPlaces(t *testing.T) {
+	needCgroup(t)
 	b := newBench(t)
 	c, _, err := b.create(shellSpec("sleep 30"))
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 // A device keeps what it had: its MTU, its hardware address and its addresses, but for those that mean nothing
 // elsewhere. In a network namespace that was there before, and is there after, it stays.
 func TestNetDeviceInAnExistingNamespace(t *testing.T) {
+	needRoot(t, "a network interface is made")
 	b := newBench(t)
 	done := make(chan struct{})
 	go func() {
@@ -108,6 +109,7 @@ func anotherNetwork() (f *os.File, err error) {
 
 // In a user namespace of the container's own the device comes too, with or without another name.
 func TestNetDeviceInAUserNamespace(t *testing.T) {
+	needRoot(t, "a network interface is made")
 	needUserNamespaces(t)
 	b := newBench(t)
 	done := make(chan struct{})

@@ -22,9 +22,7 @@ func TestDelegation(t *testing.T) {
 	if unified, err := cgroup.Unified(); err != nil || !unified || !strings.Contains(string(mounts), "nsdelegate") {
 		t.Skipf("needs cgroup v2 alone, mounted with nsdelegate; %v", err)
 	}
-	if os.Geteuid() != 0 && !delegates(t) {
-		t.Skip("needs root, or a cgroup that is delegated to the user")
-	}
+	needCgroup(t)
 	spec := shellSpec(`cd /sys/fs/cgroup; mkdir sub && echo made
 		echo max 2>/dev/null >pids.max || echo refused
 		echo $$ >sub/cgroup.procs; cat /proc/self/cgroup; cat pids.max`)

@@ -46,6 +46,14 @@ func needRoot(t testing.TB, what string) {
 	}
 }
 
+// needCgroup skips what a user can do only where a cgroup is delegated, which a login session's is not.
+func needCgroup(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 && !delegates(t) {
+		t.Skip("needs root, or a cgroup that is delegated to the user")
+	}
+}
+
 // bench is a runtime with a bundle of busybox.
 type bench struct {
 	*Runtime
@@ -271,6 +279,7 @@ func TestRootMounts(t *testing.T) {
 }
 
 func TestLife(t *testing.T) {
+	needCgroup(t)
 	b := newBench(t)
 	c, output, err := b.create(shellSpec("echo on; trap 'echo end; exit 3' TERM; while :; do sleep 0.05; done"))
 	if err != nil {
