@@ -62,6 +62,10 @@ generate: ## Make the generated code again (protobuf, system call tables)
 features: need-test build fixtures ## Run the scenarios and print which of the 431 checklist items they prove
 	SAMPAN_BIN=$(CURDIR)/bin go run ./tests/features -write docs/features.md
 
+.PHONY: compat
+compat: need-test build ## Compare every docker command with Debian's dockerd, and write docs/compatibility.md
+	SAMPAN_COMPAT=write SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 30m ./tests/compat
+
 .PHONY: conformance
 conformance: build ## Run the OCI validation suite with runc and with ours, here and in the virtual machine, write docs/conformance.md
 	@.ci/need runc=runc
@@ -72,19 +76,42 @@ vm: build ## Run the scenarios and the runtime's tests on pure cgroup v2, in a v
 	@VM_RUN=$${VM_RUN:-$(SHARED)/lab/vm-run} tests/vm
 
 .PHONY: bench
-bench: need-test build ## Print start latency beside runc, crun, Docker and Podman (docs/performance.md)
+bench: need-test build ## Print start latency and density beside runc, crun, Docker and Podman (docs/performance.md)
 	@tests/bench/runtime
 	@tests/bench/start
+	@tests/bench/density
 
+.PHONY: crash
+crash: need-test build ## Kill the daemon at every point of what users do, and look whether the next one makes it whole
+	SAMPAN_CRASH_ALL=1 SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run '^TestKilledAtEveryPoint$$' ./tests/crash
+
+SOAK_TIME ?= 1h
 .PHONY: soak
-soak: need-test build ## Make and delete 10,000 containers in turn and 8 x 500 at a time, and look for what is left
+soak: need-test build ## Make 10,000 containers; then 16 clients at random for SOAK_TIME (1h) while the daemon is killed; look for what is left
 	SAMPAN_SOAK=1 SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 2h -run '^TestSoak$$' ./cmd/sampan-runtime
+	SAMPAN_SOAK=1 SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 2h -run '^TestScenarios$$/^growth$$' ./tests/clients
+	SAMPAN_SOAK_TIME=$(SOAK_TIME) SAMPAN_SOAK_OPERATIONS=10000 SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 25h -run '^TestStorm$$|^TestNoGrowth$$' ./tests/crash
 
 .PHONY: install
-install: build ## Install the programs under PREFIX (/usr/local)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/sampan/plugins
+install: build ## Install the programs under PREFIX (/usr/local), and the service for systemd and for sysvinit
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/sampan/plugins $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)/etc/init.d
 	install -m 0755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/plugins/* $(DESTDIR)$(PREFIX)/libexec/sampan/plugins/
+	bin/sampan man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	bin/sampan completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/sampan
+	bin/sampan completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_sampan
+	bin/sampan completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/sampan.fish
+	sed 's|@BINDIR@|$(PREFIX)/bin|' cmd/sampand/service/sampan.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/sampan.service
+	install -m 0644 cmd/sampand/service/sampan.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
+	install -m 0644 cmd/sampand/service/sampan.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sampan.conf
+	sed 's|@BINDIR@|$(PREFIX)/bin|' cmd/sampand/service/sampan.init >$(DESTDIR)/etc/init.d/sampan && chmod 0755 $(DESTDIR)/etc/init.d/sampan
+
+.PHONY: package
+package: ## Make a Debian package of VERSION in build/packages, which is a package source then
+	rm -rf build/package && $(MAKE) install DESTDIR=$(CURDIR)/build/package PREFIX=/usr
+	cmd/sampand/service/package deb build/package $$(echo $(VERSION) | sed 's/^v//; s/^[^0-9]/0~&/') build/packages
+	cmd/sampand/service/package index build/packages
 
 .PHONY: clean
 clean: ## Remove what was built
@@ -95,7 +122,7 @@ clean: ## Remove what was built
 need-demo:
 	@.ci/need busybox=busybox-static curl=curl
 need-test:
-	@.ci/need busybox=busybox-static conmon=conmon containerd=containerd curl=curl docker=docker.io dockerd=docker.io docker-registry=docker-registry mmdebstrap=mmdebstrap podman=podman skopeo=skopeo tini-static=tini
+	@.ci/need busybox=busybox-static conmon=conmon containerd=containerd curl=curl docker=docker.io dockerd=docker.io docker-registry=docker-registry dpkg-deb=dpkg mmdebstrap=mmdebstrap podman=podman skopeo=skopeo sshd=openssh-server systemd-socket-activate=systemd tini-static=tini
 
 # A Debian root filesystem and the packages that the scenarios install into it, made once.
 .PHONY: fixtures

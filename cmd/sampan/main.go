@@ -5,12 +5,16 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/cmd/sampan/complete"
 	"github.com/sampan-project/sampan/cmd/sampan/container"
+	contexts "github.com/sampan-project/sampan/cmd/sampan/context"
 	"github.com/sampan-project/sampan/cmd/sampan/image"
+	"github.com/sampan-project/sampan/cmd/sampan/manual"
 	"github.com/sampan-project/sampan/cmd/sampan/network"
 	"github.com/sampan-project/sampan/cmd/sampan/system"
 	"github.com/sampan-project/sampan/cmd/sampan/volume"
@@ -20,7 +24,11 @@ import (
 func main() {
 	c := cli.New(os.Stdin, os.Stdout, os.Stderr)
 	ctx, stop := c.Interruptible(context.Background())
-	err := newRoot(c).ExecuteContext(ctx)
+	root := newRoot(c)
+	if slices.Contains(os.Args, cobra.ShellCompRequestCmd) || slices.Contains(os.Args, cobra.ShellCompNoDescRequestCmd) {
+		complete.Tree(root, c)
+	}
+	err := root.ExecuteContext(ctx)
 	stop()
 	if text := cli.Message(err); text != "" {
 		fmt.Fprintln(c.Err, text)
@@ -31,10 +39,9 @@ func main() {
 // newRoot returns the whole tree.
 func newRoot(c *cli.CLI) *cobra.Command {
 	root := &cobra.Command{
-		Use: "sampan [OPTIONS] COMMAND [ARG...]", Short: "A container engine", Args: cli.Unknown, TraverseChildren: true,
-		Version:           fmt.Sprintf("%s, build %s", wire.Release, wire.Commit),
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use: "sampan [OPTIONS] COMMAND", Short: "A container engine", Args: cli.Unknown, TraverseChildren: true,
+		Version: fmt.Sprintf("%s, build %s", wire.Release, wire.Commit),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("Sampan version {{.Version}}\n")
 	cli.Prepare(root, c.Out, c.Err)
@@ -50,11 +57,12 @@ func newRoot(c *cli.CLI) *cobra.Command {
 	add("common", image.Common(c)...)
 	add("common", system.Common(c)...)
 	add("script", scripts(c)...)
-	add("management", container.Group(c), image.Group(c), network.Group(c), volume.Group(c))
+	add("management", container.Group(c), contexts.Group(c), image.Group(c), network.Group(c), volume.Group(c))
 	add("management", system.Groups(c)...)
 	add("", container.Commands(c)...)
 	add("", image.Commands(c)...)
 	add("", system.Commands(c)...)
+	add("", manual.New())
 	return root
 }
 
@@ -64,12 +72,12 @@ func addGlobalFlags(root *cobra.Command, g *cli.Globals) {
 	f.StringVar(&g.ConfigDir, "config", "", `Location of client config files (default "~/.sampan")`)
 	f.StringVarP(&g.Context, "context", "c", "", "Name of the context to use to connect to the daemon (overrides SAMPAN_HOST, DOCKER_HOST and the default context)")
 	f.BoolVarP(&g.Debug, "debug", "D", false, "Enable debug mode")
-	f.StringArrayVarP(&g.Hosts, "host", "H", nil, "Daemon socket to connect to")
+	f.VarP(cli.Texts{Values: &g.Hosts}, "host", "H", "Daemon socket to connect to")
 	f.StringVarP(&g.LogLevel, "log-level", "l", "info", `Set the logging level ("debug", "info", "warn", "error", "fatal")`)
 	f.BoolVar(&g.TLS, "tls", false, "Use TLS; implied by --tlsverify")
-	f.StringVar(&g.TLSCACert, "tlscacert", "", "Trust certs signed only by this CA")
-	f.StringVar(&g.TLSCert, "tlscert", "", "Path to TLS certificate file")
-	f.StringVar(&g.TLSKey, "tlskey", "", "Path to TLS key file")
+	f.StringVar(&g.TLSCACert, "tlscacert", "", `Trust certs signed only by this CA (default "~/.sampan/ca.pem")`)
+	f.StringVar(&g.TLSCert, "tlscert", "", `Path to TLS certificate file (default "~/.sampan/cert.pem")`)
+	f.StringVar(&g.TLSKey, "tlskey", "", `Path to TLS key file (default "~/.sampan/key.pem")`)
 	f.BoolVar(&g.TLSVerify, "tlsverify", false, "Use TLS and verify the remote")
 	f.BoolP("version", "v", false, "Print version information and quit")
 }

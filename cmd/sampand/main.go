@@ -1,7 +1,9 @@
 // Command sampand is the engine: it keeps containers, images, networks and volumes, and serves Docker's
 // HTTP API and its own on a socket.
 //
-//	options.go, value.go, file.go   what it is told: flags, daemon.json
+//	options.go, value.go, file.go   what it is told: flags, daemon.json; check.go says what is wrong with it
+//	foreign.go                      dockerd's settings that mean nothing here, and why
+//	reload.go, metrics.go           SIGHUP; what it counts
 //	rooms.go                        every room of the engine is made once, in order, and closed in reverse
 //	system.go                       what it says of itself and of the host
 //	main.go                         the life of the process
@@ -31,6 +33,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/api"
 	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/wire"
@@ -45,8 +48,7 @@ func main() {
 
 func run(args []string) error {
 	o := newOptions()
-	flags := pflag.NewFlagSet("sampand", pflag.ContinueOnError)
-	flags.Usage = func() {}
+	flags := newFlags()
 	o.addFlags(flags)
 	switch err := flags.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -67,13 +69,22 @@ func run(args []string) error {
 		return err
 	}
 	if o.validate {
+		for _, w := range o.warnings {
+			fmt.Fprintln(os.Stderr, "sampand: warning: "+w)
+		}
 		fmt.Println("configuration OK")
 		return nil
 	}
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Forbidden, "sampand needs to be started by root, not by user %d", os.Geteuid())
 	}
-	return serve(o, flags)
+	return serve(o, args)
+}
+
+func newFlags() *pflag.FlagSet {
+	flags := pflag.NewFlagSet("sampand", pflag.ContinueOnError)
+	flags.Usage = func() {}
+	return flags
 }
 
 var levelNames = []string{"debug", "info", "warn", "error", "fatal"}
@@ -89,12 +100,30 @@ func (o *options) level() slog.Level {
 	return levels[o.LogLevel]
 }
 
+// logger writes what the daemon has to say to its standard error, for a person or for a program.
+func (o *options) logger(level *slog.LevelVar) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if o.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
 // serve is the life of the daemon.
-func serve(o *options, flags *pflag.FlagSet) (err error) {
+func serve(o *options, args []string) (err error) {
 	unix.Umask(0o022)
+	if err := crash.Arm(); err != nil {
+		return err
+	}
 	var level slog.LevelVar
 	level.Set(o.level())
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
+	log := o.logger(&level)
+	for _, w := range o.warnings {
+		log.Warn(w)
+	}
+	if err := o.Proxies.set(); err != nil {
+		return err
+	}
 
 	// Before anything is made: a signal from here on is an orderly end.
 	ended, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
@@ -129,7 +158,7 @@ func serve(o *options, flags *pflag.FlagSet) (err error) {
 		go func() { failed <- server.Serve(l) }()
 		log.Info("API listen on " + l.Addr().String())
 	}
-	reload(o, flags, &level, log)
+	go e.reloadOnHangup(ended, args, &level)
 	systemd.SdNotify(false, systemd.SdNotifyReady) //nolint:errcheck // without systemd there is nobody to tell
 	log.Info("Daemon has completed initialization")
 
@@ -148,7 +177,7 @@ func (e *engine) shutdown(server *api.Server) error {
 	var serving sync.WaitGroup
 	var serverErr error
 	ctx, cancel := context.Background(), func() {}
-	if g := e.o.grace(); g > 0 {
+	if g := e.now.Load().grace(); g > 0 {
 		ctx, cancel = context.WithTimeout(ctx, g+5*time.Second)
 	}
 	defer cancel()
@@ -163,39 +192,6 @@ func (e *engine) shutdown(server *api.Server) error {
 		serverErr = nil
 	}
 	return errors.Join(err, serverErr)
-}
-
-// reload reads the log level anew on SIGHUP; the other settings hold until the daemon ends.
-func reload(o *options, flags *pflag.FlagSet, level *slog.LevelVar, log *slog.Logger) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
-	go func() {
-		for range hangups {
-			now, err := o.levelAnew(flags)
-			if err != nil {
-				log.Error("reload", "error", err)
-				continue
-			}
-			level.Set(now)
-			log.Info("reloaded the log level from " + o.ConfigFile + "; other settings need a restart")
-		}
-	}()
-}
-
-// levelAnew is the log level that daemon.json says now. What flags said still holds.
-func (o *options) levelAnew(flags *pflag.FlagSet) (slog.Level, error) {
-	fresh := newOptions()
-	fresh.ConfigFile = o.ConfigFile
-	if flags.Changed("debug") {
-		fresh.Debug = o.Debug
-	}
-	if flags.Changed("log-level") {
-		fresh.LogLevel = o.LogLevel
-	}
-	if err := fresh.read(flags); err != nil {
-		return 0, err
-	}
-	return fresh.level(), fresh.checkLevel()
 }
 
 func (o *options) makeRoots() error {

@@ -1,21 +1,14 @@
 package main
 
 import (
-	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
-	"github.com/sampan-project/sampan/core/container"
-	"github.com/sampan-project/sampan/core/container/spec"
-	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/api"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -31,6 +24,8 @@ type options struct {
 	Group      string
 	Debug      bool
 	LogLevel   string
+	LogFormat  string
+	Metrics    string
 	Labels     []string
 	PluginDirs []string
 	Runtime    string
@@ -43,8 +38,22 @@ type options struct {
 	DNSOptions  []string
 	DNSSearch   []string
 	HostGateway string
+	FixedCIDR   string
+	Publish     string // the address on which ports are published when none is given
+	ICC         bool
+	Masquerade  bool
+	Pools       pools
+	NetworkOpts networkOptions
 
 	CgroupParent    string
+	IpcMode         string
+	CgroupnsMode    string
+	DefaultInit     bool
+	NoNewPrivileges bool
+	Seccomp         string
+	DefaultRuntime  string
+	ExecOptions     []string
+	StorageOptions  []string
 	LogDriver       string
 	LogOptions      map[string]string
 	Ulimits         map[string]wire.Ulimit
@@ -54,6 +63,9 @@ type options struct {
 
 	Insecure []string
 	Mirrors  []string
+	Proxies  proxies
+
+	Downloads, Uploads, Attempts int
 
 	TLS, TLSVerify             bool
 	TLSCACert, TLSCert, TLSKey string
@@ -63,6 +75,9 @@ type options struct {
 	OOMScore                   *int
 
 	validate, version bool
+
+	// warnings are what is said when the daemon starts, of settings without an effect.
+	warnings []string
 }
 
 // Defaults.
@@ -76,8 +91,9 @@ const (
 func newOptions() *options {
 	return &options{
 		ConfigFile: defaultConfigFile, DataRoot: "/var/lib/sampan", ExecRoot: "/run/sampan", PidFile: "/run/sampan.pid",
-		LogLevel: "info", Bridge: "sampan0", CgroupParent: "/sampan", LogDriver: "json-file", ShutdownTimeout: 15,
-		LogOptions: map[string]string{}, Ulimits: map[string]wire.Ulimit{}, StorageDriver: "overlay2", SubIDs: "/etc",
+		LogLevel: "info", LogFormat: "text", ICC: true, Masquerade: true, NetworkOpts: networkOptions{},
+		IpcMode: "private", DefaultRuntime: "sampan", Bridge: "sampan0", CgroupParent: "/sampan", LogDriver: "json-file", ShutdownTimeout: 15, Downloads: 3, Uploads: 5, Attempts: 5,
+		LogOptions: map[string]string{}, Ulimits: map[string]wire.Ulimit{}, StorageDriver: "overlay2", SubIDs: "/etc", Group: api.DefaultGroup,
 	}
 }
 
@@ -88,9 +104,11 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.DataRoot, "data-root", o.DataRoot, "Root directory of persistent state")
 	f.StringVar(&o.ExecRoot, "exec-root", o.ExecRoot, "Root directory for execution state files")
 	f.StringVarP(&o.PidFile, "pidfile", "p", o.PidFile, "Path to use for daemon PID file")
-	f.StringVarP(&o.Group, "group", "G", o.Group, "Group for the unix socket (default: root only)")
+	f.StringVarP(&o.Group, "group", "G", o.Group, "Group for the unix socket; root alone if there is none of the default's name")
 	f.BoolVarP(&o.Debug, "debug", "D", false, "Enable debug mode")
 	f.StringVarP(&o.LogLevel, "log-level", "l", o.LogLevel, `Set the logging level ("debug"|"info"|"warn"|"error"|"fatal")`)
+	f.StringVar(&o.LogFormat, "log-format", o.LogFormat, `Set the logging format ("text"|"json")`)
+	f.StringVar(&o.Metrics, "metrics-addr", "", "Address and port to serve the metrics API on")
 	f.StringArrayVar(&o.Labels, "label", nil, "Set key=value labels to the daemon")
 	f.StringArrayVar(&o.PluginDirs, "plugin-dir", nil, "Directory with plugins, may be repeated (default: plugins beside this program, "+defaultPlugins+", "+distroPlugins+")")
 	f.StringVar(&o.Runtime, "runtime-path", "", "Program sampan-runtime (default: beside this program, then in PATH)")
@@ -102,6 +120,23 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.DNSOptions, "dns-opt", nil, "DNS options to use")
 	f.StringArrayVar(&o.DNSSearch, "dns-search", nil, "DNS search domains to use")
 	f.StringVar(&o.HostGateway, "host-gateway-ip", "", `IP address that the special 'host-gateway' string in --add-host resolves to`)
+	f.StringVar(&o.FixedCIDR, "fixed-cidr", "", "IPv4 subnet for the containers of the default bridge, within its own")
+	f.StringVar(&o.Publish, "ip", "", "Host IP for port publishing from the default bridge network")
+	f.BoolVar(&o.ICC, "icc", o.ICC, "Enable inter-container communication for the default bridge network")
+	f.BoolVar(&o.Masquerade, "ip-masq", o.Masquerade, "Enable IP masquerading for the default bridge network")
+	f.Var(&o.Pools, "default-address-pool", "Default address pools for networks, such as base=10.8.0.0/16,size=24")
+	f.Var(o.NetworkOpts, "default-network-opt", "Default network options, such as bridge=com.docker.network.driver.mtu=1400")
+	f.StringVar(&o.IpcMode, "default-ipc-mode", o.IpcMode, `Default mode for containers ipc ("shareable" | "private")`)
+	f.StringVar(&o.CgroupnsMode, "default-cgroupns-mode", "", `Default mode for containers cgroup namespace ("host" | "private") (default: private with cgroup v2)`)
+	f.BoolVar(&o.DefaultInit, "init", false, "Run an init in the container to forward signals and reap processes")
+	f.BoolVar(&o.NoNewPrivileges, "no-new-privileges", false, "Set no-new-privileges by default for new containers")
+	f.StringVar(&o.Seccomp, "seccomp-profile", "", `Path to seccomp profile; "builtin" or "unconfined" (default builtin)`)
+	f.StringVar(&o.DefaultRuntime, "default-runtime", o.DefaultRuntime, "Default OCI runtime for containers (only sampan)")
+	f.StringArrayVar(&o.ExecOptions, "exec-opt", nil, "Runtime execution options, such as native.cgroupdriver=cgroupfs")
+	f.StringArrayVar(&o.StorageOptions, "storage-opt", nil, "Storage driver options, such as overlay2.override_kernel_check=true")
+	f.StringVar(&o.Proxies.HTTP, "http-proxy", "", "HTTP proxy URL to use for outgoing traffic")
+	f.StringVar(&o.Proxies.HTTPS, "https-proxy", "", "HTTPS proxy URL to use for outgoing traffic")
+	f.StringVar(&o.Proxies.No, "no-proxy", "", "Comma-separated list of hosts or IP addresses for which the proxy is skipped")
 	f.StringVar(&o.CgroupParent, "cgroup-parent", o.CgroupParent, "Set parent cgroup for all containers")
 	f.StringVar(&o.LogDriver, "log-driver", o.LogDriver, "Default driver for container logs")
 	f.Var(pairs(o.LogOptions), "log-opt", "Default log driver options for containers")
@@ -111,6 +146,9 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "Set the default shutdown timeout in seconds")
 	f.StringArrayVar(&o.Insecure, "insecure-registry", nil, "Enable insecure registry communication")
 	f.StringArrayVar(&o.Mirrors, "registry-mirror", nil, "Preferred registry mirror")
+	f.IntVar(&o.Downloads, "max-concurrent-downloads", o.Downloads, "Set the max concurrent downloads")
+	f.IntVar(&o.Uploads, "max-concurrent-uploads", o.Uploads, "Set the max concurrent uploads")
+	f.IntVar(&o.Attempts, "max-download-attempts", o.Attempts, "Set the max download attempts for each pull")
 	f.BoolVar(&o.TLS, "tls", false, "Use TLS; implied by --tlsverify")
 	f.BoolVar(&o.TLSVerify, "tlsverify", false, "Use TLS and verify the remote")
 	f.StringVar(&o.TLSCACert, "tlscacert", "", "Trust certs signed only by this CA")
@@ -121,68 +159,9 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.UsernsRemap, "userns-remap", "", `User/Group setting for user namespaces: "default", user, user:group, uid or uid:gid`)
 	f.StringVar(&o.SubIDs, "subid-dir", o.SubIDs, "Directory of the files subuid and subgid")
 	f.Var(number{&o.OOMScore}, "oom-score-adjust", "Set the oom_score_adj for the daemon (default "+strconv.Itoa(defaultOOMScore)+", where that is permitted)")
+	o.addForeignFlags(f)
 	f.BoolVar(&o.validate, "validate", false, "Validate daemon configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print version information and quit")
-}
-
-// check reports the first value that is wrong, and completes what is derived from others.
-func (o *options) check() error {
-	if len(o.Hosts) == 0 {
-		o.Hosts = []string{defaultHost}
-	}
-	for _, dir := range []struct {
-		flag string
-		path *string
-	}{{"--data-root", &o.DataRoot}, {"--exec-root", &o.ExecRoot}, {"--pidfile", &o.PidFile}} {
-		if *dir.path == "" {
-			return &fault.Field{Field: dir.flag, Given: "", Expected: "a path"}
-		}
-		var err error
-		if *dir.path, err = filepath.Abs(*dir.path); err != nil {
-			return err
-		}
-	}
-	if err := o.checkLevel(); err != nil {
-		return err
-	}
-	if o.StorageDriver != "overlay2" && o.StorageDriver != "overlay" {
-		return &fault.Field{Field: "--storage-driver", Given: o.StorageDriver, Expected: "overlay2", Nearest: fault.Nearest(o.StorageDriver, []string{"overlay2"})}
-	}
-	if o.BIP != "" {
-		if _, err := netip.ParsePrefix(o.BIP); err != nil {
-			return &fault.Field{Field: "--bip", Given: o.BIP, Expected: "an address with a prefix length, such as 172.30.0.1/16"}
-		}
-	}
-	for _, ip := range append(slices.Clone(o.DNS), o.HostGateway) {
-		if ip != "" && net.ParseIP(ip) == nil {
-			return &fault.Field{Field: "--dns or --host-gateway-ip", Given: ip, Expected: "an IP address"}
-		}
-	}
-	for _, l := range o.Labels {
-		if key, _, ok := strings.Cut(l, "="); !ok || key == "" {
-			return &fault.Field{Field: "--label", Given: l, Expected: "key=value"}
-		}
-	}
-	if o.MTU != 0 && (o.MTU < 68 || o.MTU > 65535) {
-		return &fault.Field{Field: "--mtu", Given: fmt.Sprint(o.MTU), Expected: "a number from 68 to 65535"}
-	}
-	if o.OOMScore != nil && (*o.OOMScore < -1000 || *o.OOMScore > 1000) {
-		return &fault.Field{Field: "--oom-score-adjust", Given: strconv.Itoa(*o.OOMScore), Expected: "a number from -1000 to 1000"}
-	}
-	if o.ShutdownTimeout < -1 {
-		return &fault.Field{Field: "--shutdown-timeout", Given: fmt.Sprint(o.ShutdownTimeout), Expected: "seconds, or -1 for no limit"}
-	}
-	if err := spec.CheckLimits(o.Ulimits); err != nil {
-		return fmt.Errorf("default-ulimits: %w", err)
-	}
-	return container.ValidateLog(wire.LogConfig{Type: o.LogDriver, Config: o.LogOptions})
-}
-
-func (o *options) checkLevel() error {
-	if !slices.Contains(levelNames, o.LogLevel) {
-		return &fault.Field{Field: "--log-level", Given: o.LogLevel, Expected: "one of " + strings.Join(levelNames, ", "), Nearest: fault.Nearest(o.LogLevel, levelNames)}
-	}
-	return nil
 }
 
 // grace is how long the end of the daemon may wait for containers; 0 is without a limit.

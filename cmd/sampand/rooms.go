@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"sync/atomic"
 
 	"github.com/sampan-project/sampan/core/api/docker"
 	"github.com/sampan-project/sampan/core/api/sampan"
@@ -55,19 +55,25 @@ type engine struct {
 
 	// closers undo what was made, the latest first.
 	closers []func() error
+
+	registry *registry.Client
+	metrics  *metrics
+	// now is o with what SIGHUP has changed since.
+	now atomic.Pointer[options]
 }
 
 // open makes the rooms, from the ground up, and sets right what a crash has left. When it fails
 // nothing stays open.
 func open(ctx context.Context, o *options, log *slog.Logger) (_ *engine, err error) {
-	e := &engine{o: o, log: log, events: event.NewLog()}
+	e := &engine{o: o, log: log, events: event.NewLog(), metrics: newMetrics()}
+	e.now.Store(o)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
 		}
 	}()
 	for _, make := range []func(context.Context) error{
-		e.openState, e.openRemap, e.openImages, e.openVolumes, e.openNetworks, e.openMonitor, e.openContainers, e.reconcile,
+		e.openState, e.openRemap, e.openImages, e.openVolumes, e.openNetworks, e.openMonitor, e.openContainers, e.reconcile, e.openMetrics,
 	} {
 		if err := make(ctx); err != nil {
 			return nil, err
@@ -113,19 +119,21 @@ func (e *engine) openImages(context.Context) error {
 		return err
 	}
 	e.later(e.layers.Close)
-	mirrors := map[string][]string{}
-	if len(e.o.Mirrors) > 0 {
-		mirrors["docker.io"] = e.o.Mirrors
-	}
+	registries := e.o.registries()
+	registries.Logger = e.log
+	e.registry = registry.New(registries)
 	e.images, err = image.Open(image.Options{
 		Content: blobs, Layers: e.layers, DB: e.db, Logger: e.log,
-		Registry: registry.New(registry.Options{Insecure: e.o.Insecure, Mirrors: mirrors, Logger: e.log}),
+		Registry: e.registry,
 		// Containers stand on images and are made later.
 		InUse: func(id string) []image.User { return e.containers.ImageUsers(id) },
 		Events: func(action, id string, attributes map[string]string) {
 			e.events.Emit(event.Image, action, id, attributes)
 		},
 	})
+	if err == nil {
+		e.images.SetDownloads(e.o.Downloads)
+	}
 	return err
 }
 
@@ -166,12 +174,10 @@ func (e *engine) openNetworks(context.Context) (err error) {
 	options := network.Options{
 		DB: e.db, RunDB: e.runDB, Drivers: e.drivers, Logger: e.log,
 		DefaultBridge: e.o.Bridge, BIP: e.o.BIP, DNS: e.o.DNS, DNSSearch: e.o.DNSSearch, DNSOptions: e.o.DNSOptions,
+		DefaultOption: e.o.defaultNetwork(), FixedCIDR: e.o.FixedCIDR, Pools: e.o.Pools, NetworkOption: e.o.NetworkOpts,
 		Events: func(action, id string, attributes map[string]string) {
 			e.events.Emit(event.Network, action, id, attributes)
 		},
-	}
-	if e.o.MTU != 0 {
-		options.DefaultOption = map[string]string{"mtu": strconv.Itoa(e.o.MTU)}
 	}
 	if e.o.HostGateway != "" {
 		if options.HostGateway, err = netip.ParseAddr(e.o.HostGateway); err != nil {
@@ -235,18 +241,26 @@ func (e *engine) openContainers(context.Context) (err error) {
 	if e.profile, err = apparmor.Load(); err != nil {
 		e.log.Warn("containers run without an AppArmor profile", "error", err)
 	}
+	security, err := e.o.securityOptions()
+	if err != nil {
+		return err
+	}
 	e.containers, err = container.New(container.Options{
 		DB: e.db, RunDB: e.runDB, Images: e.images, Layers: e.layers, Network: e.networks, Volumes: e.volumes,
 		Monitor: e.monitor, Events: e.events, Logger: e.log, Root: e.o.DataRoot, ExecRoot: e.o.ExecRoot,
 		CgroupParent: e.o.CgroupParent, DefaultLog: wire.LogConfig{Type: e.o.LogDriver, Config: e.o.LogOptions},
 		DefaultUlimits: e.o.Ulimits, DefaultShmSize: e.o.ShmSize, LiveRestore: e.o.LiveRestore,
-		InitPath: initProgram(e.o.Init), Remap: e.remap, AppArmor: e.profile,
+		DefaultInit: e.o.DefaultInit, DefaultIpcMode: e.o.IpcMode, DefaultCgroupnsMode: e.o.CgroupnsMode,
+		SecurityOptions: security, Operations: e.recorder(), InitPath: initProgram(e.o.Init), Remap: e.remap, AppArmor: e.profile,
 	})
 	if err != nil {
 		return err
 	}
 	e.solver = build.New(build.Options{
 		Images: e.images, Layers: e.layers, Executor: e.containers, DB: e.db, Root: filepath.Join(e.o.DataRoot, "build"), Logger: e.log,
+		Events: func(action, id string, attributes map[string]string) {
+			e.events.Emit(event.Builder, action, id, attributes)
+		},
 	})
 	return nil
 }
@@ -271,7 +285,7 @@ func (e *engine) docker() docker.Backends {
 }
 
 func (e *engine) sampan() sampan.Backends {
-	return sampan.Backends{Build: e.solver, Plugins: e.drivers}
+	return sampan.Backends{Build: e.solver, Plugins: e.drivers, Checker: e}
 }
 
 // initProgram finds the program of --init; without one --init is refused.

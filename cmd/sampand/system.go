@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/container"
 	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/image"
 	"github.com/sampan-project/sampan/core/wire"
@@ -46,6 +47,7 @@ func (s system) Info(ctx context.Context) (wire.Info, error) {
 		return wire.Info{}, err
 	}
 	all, running, paused, stopped := s.containers.Counts()
+	now := s.now.Load()
 	kernel, machine := uname()
 	var memory unix.Sysinfo_t
 	if err := unix.Sysinfo(&memory); err != nil {
@@ -59,8 +61,8 @@ func (s system) Info(ctx context.Context) (wire.Info, error) {
 	}
 	return wire.Info{
 		ID: s.id, Containers: all, ContainersRunning: running, ContainersPaused: paused, ContainersStopped: stopped, Images: len(images),
-		Driver: "overlay2", DriverStatus: [][2]string{{"Backing Filesystem", filesystem(s.o.DataRoot)}},
-		Plugins:     wire.InfoPlugins{Volume: []string{"local"}, Network: append([]string{"host", "null"}, s.drivers.NetworkNames()...), Log: []string{"json-file", "local", "none"}},
+		Driver: "overlay2", DriverStatus: storageStatus(s.o.DataRoot),
+		Plugins:     wire.InfoPlugins{Volume: []string{"local"}, Network: append([]string{"host", "null"}, s.drivers.NetworkNames()...), Log: container.LogDrivers()},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		OomKillDisable: cgroups == "1", IPv4Forwarding: forwarding(), Debug: s.log.Enabled(ctx, slog.LevelDebug), NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),
 		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: s.o.LogDriver, CgroupDriver: "cgroupfs", CgroupVersion: cgroups,
@@ -68,9 +70,9 @@ func (s system) Info(ctx context.Context) (wire.Info, error) {
 		Architecture: machine, IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registries(), NCPU: runtime.NumCPU(),
 		MemTotal: int64(memory.Totalram) * int64(memory.Unit), GenericResources: nil, DockerRootDir: s.o.DataRoot,
 		HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
-		Name: host, Labels: append([]string{}, s.o.Labels...), ServerVersion: wire.Release,
+		Name: host, Labels: append([]string{}, now.Labels...), ServerVersion: wire.Release,
 		Runtimes: map[string]wire.InfoRuntime{"sampan": {Path: "sampan-runtime"}}, DefaultRuntime: "sampan",
-		Swarm: wire.InfoSwarm{LocalNodeState: "inactive"}, LiveRestoreEnabled: s.o.LiveRestore,
+		Swarm: wire.InfoSwarm{LocalNodeState: "inactive"}, LiveRestoreEnabled: now.LiveRestore,
 		SecurityOptions: s.security(), Warnings: []string{},
 	}, nil
 }
@@ -89,12 +91,13 @@ func (s system) security() []string {
 }
 
 func (s system) registries() *wire.RegistryConfig {
-	hub := wire.RegistryIndex{Name: "docker.io", Mirrors: append([]string{}, s.o.Mirrors...), Secure: true, Official: true}
+	now := s.now.Load()
+	hub := wire.RegistryIndex{Name: "docker.io", Mirrors: append([]string{}, now.Mirrors...), Secure: true, Official: true}
 	c := &wire.RegistryConfig{
 		InsecureRegistryCIDRs: []string{"::1/128", "127.0.0.0/8"}, IndexConfigs: map[string]wire.RegistryIndex{"docker.io": hub},
-		Mirrors: append([]string{}, s.o.Mirrors...),
+		Mirrors: append([]string{}, now.Mirrors...),
 	}
-	for _, host := range s.o.Insecure {
+	for _, host := range now.Insecure {
 		if strings.Contains(host, "/") {
 			c.InsecureRegistryCIDRs = append(c.InsecureRegistryCIDRs, host)
 			continue

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
+	"strings"
 
 	"github.com/sampan-project/sampan/core/api/route"
 	"github.com/sampan-project/sampan/core/fault"
@@ -83,20 +85,30 @@ func (s *Server) answerError(w *recorder, r *http.Request, err error) {
 	}
 }
 
-// refuseBrowsers protects a daemon that listens on TCP without TLS, which is on loopback only: a page
-// in a browser of that host can send requests there too, under a name of its own choosing (DNS
-// rebinding). Such requests carry a foreign Host, or an Origin.
+// refuseBrowsers protects a daemon that listens on TCP. A page in a browser can send requests there: to
+// one on loopback, also under a name of its own choosing (DNS rebinding), and to one with TLS in the name of
+// a user whose certificate the browser has. Such requests carry a foreign Host, or a foreign Origin.
+// There is no CORS: no answer ever says that a page may read it.
 func refuseBrowsers(r *http.Request) error {
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	if !ok || r.TLS != nil || local == nil {
+	if !ok || local == nil {
+		return nil
+	}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		// Websocket clients that are no browsers send the daemon's own.
+		if u, err := url.Parse(origin); err != nil || !strings.EqualFold(u.Host, r.Host) {
+			return fault.New(fault.Forbidden, "requests of browsers are refused: origin %q is not this daemon", origin)
+		}
+	}
+	if r.Header.Get("Sec-Fetch-Site") != "" {
+		return fault.New(fault.Forbidden, "requests of browsers are refused")
+	}
+	if r.TLS != nil {
 		return nil
 	}
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
-	}
-	if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
-		return fault.New(fault.Forbidden, "requests of browsers are refused")
 	}
 	if host != "localhost" && !net.ParseIP(trimBrackets(host)).IsLoopback() {
 		return fault.New(fault.Forbidden, "host %q: expected localhost or a loopback address", host)

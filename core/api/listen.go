@@ -22,13 +22,17 @@ import (
 
 // ListenOptions say who may connect.
 type ListenOptions struct {
-	// Group is the name or number of the group that may use a unix socket; "" is root's.
+	// Group is the name or number of the group that may use a unix socket; "" is root's, and so is
+	// DefaultGroup where there is no such group.
 	Group string
 	// TLS is the configuration of TCP listeners, from ServerTLS.
 	TLS *tls.Config
 	// AllowPlainTCP permits TCP without TLS, on loopback addresses only.
 	AllowPlainTCP bool
 }
+
+// DefaultGroup is the group that may use the socket if there is one of that name.
+const DefaultGroup = "sampan"
 
 // hosts are the forms that Listen reads.
 const hosts = "unix:///path, tcp://host:port or fd://"
@@ -125,6 +129,9 @@ func groupID(name string) (int, error) {
 	if err == nil {
 		return strconv.Atoi(g.Gid)
 	}
+	if name == DefaultGroup {
+		return os.Getgid(), nil
+	}
 	if id, numErr := strconv.ParseUint(name, 10, 31); numErr == nil {
 		return int(id), nil
 	}
@@ -153,10 +160,12 @@ func listenTCP(host, address string, o ListenOptions) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", host, err)
 	}
-	return withTLS(l, o), nil
+	return guard(l, o), nil
 }
 
-func withTLS(l net.Listener, o ListenOptions) net.Listener {
+// guard bounds the connections of a TCP listener, and gives it TLS.
+func guard(l net.Listener, o ListenOptions) net.Listener {
+	l = limit(l, maxConnections)
 	if o.TLS == nil {
 		return l
 	}
@@ -197,43 +206,51 @@ func isLoopback(address string) (bool, error) {
 	return err == nil && len(addresses) > 0, err
 }
 
-// listenActivated takes sockets over from systemd (sd_listen_fds(3)): all, or that of the name or
-// number that is given. Permissions of unix sockets are the unit's.
+// listenActivated takes sockets over from systemd (sd_listen_fds(3)): all, or those of the name, or the one
+// of the file descriptor's number, that is given. Permissions of unix sockets are the unit's.
 func listenActivated(host, name string, o ListenOptions) ([]net.Listener, error) {
-	byName, err := activation.ListenersWithNames()
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", host, err)
-	}
-	var all, chosen []net.Listener
-	for n, list := range byName {
-		all = append(all, list...)
-		if n == name {
-			chosen = list
+	files := activation.Files(true)
+	var chosen []net.Listener
+	fail := func(err error) ([]net.Listener, error) {
+		for _, l := range chosen {
+			l.Close()
 		}
+		return nil, err
 	}
-	if name == "" || name == "*" {
-		chosen = all
-	}
-	if len(chosen) == 0 {
-		return nil, fault.New(fault.NotFound, "listen on %s: systemd handed over %d sockets, none of that name; is the socket unit started?", host, len(all))
-	}
-	for i, l := range chosen {
-		if l.Addr().Network() != "tcp" {
+	for i, f := range files {
+		wanted := name == "" || name == "*" || f.Name() == name || strconv.Itoa(firstActivated+i) == name
+		if !wanted {
+			f.Close()
 			continue
 		}
-		if chosen[i], err = guardActivated(host, l, o); err != nil {
-			return nil, err
+		l, err := net.FileListener(f)
+		f.Close() // it was duplicated
+		if err != nil {
+			return fail(fmt.Errorf("listen on %s: %s is no listening stream socket: %w", host, f.Name(), err))
 		}
+		if l.Addr().Network() == "tcp" {
+			if l, err = guardActivated(host, l, o); err != nil {
+				return fail(err)
+			}
+		}
+		chosen = append(chosen, l)
+	}
+	if len(chosen) == 0 {
+		return nil, fault.New(fault.NotFound, "listen on %s: systemd handed over %d sockets, none of that name; is the socket unit started?", host, len(files))
 	}
 	return chosen, nil
 }
+
+// firstActivated is the number of the first descriptor of systemd (SD_LISTEN_FDS_START).
+const firstActivated = 3
 
 // guardActivated holds a TCP socket of systemd to the rules of our own.
 func guardActivated(host string, l net.Listener, o ListenOptions) (net.Listener, error) {
 	address, _ := l.Addr().(*net.TCPAddr)
 	verified := o.TLS != nil && o.TLS.ClientAuth == tls.RequireAndVerifyClientCert
 	if local := address != nil && address.IP.IsLoopback(); !verified && (!local || o.TLS == nil && !o.AllowPlainTCP) {
+		defer l.Close()
 		return nil, fault.New(fault.Forbidden, "listen on %s: %s has no client certificates: use --tlsverify with --tlscacert, --tlscert and --tlskey", host, l.Addr())
 	}
-	return withTLS(l, o), nil
+	return guard(l, o), nil
 }

@@ -141,13 +141,13 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) error {
 	if err := refuseBrowsers(r); err != nil {
 		return err
 	}
-	version, path, err := route.SplitVersion(r.URL.Path)
-	if err != nil {
+	version, path, versionErr := route.SplitVersion(r.URL.Path)
+	handle, variable, err := s.table.Find(r.Method, path)
+	if err != nil { // of no version, as with dockerd
 		return err
 	}
-	handle, variable, err := s.table.Find(r.Method, path)
-	if err != nil {
-		return err
+	if versionErr != nil {
+		return versionErr
 	}
 	request := route.NewRequest(r, version, variable, s.stopping)
 	defer request.Finish(w)

@@ -3,7 +3,6 @@ package api
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"os"
 
 	"github.com/sampan-project/sampan/core/fault"
@@ -13,6 +12,14 @@ import (
 // show a certificate that an authority of ca signed. HTTP/2 is not offered: a stream of it cannot
 // be taken over by attach.
 func ServerTLS(ca, cert, key string, verify bool) (*tls.Config, error) {
+	for _, file := range []struct {
+		flag, path string
+		needed     bool
+	}{{"--tlscacert", ca, verify}, {"--tlscert", cert, true}, {"--tlskey", key, true}} {
+		if file.needed && file.path == "" {
+			return nil, fault.New(fault.Invalid, "%s is missing: expected the path of a PEM file, as TLS is on", file.flag)
+		}
+	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "--tlscert %s, --tlskey %s: %w", cert, key, err)
@@ -27,7 +34,7 @@ func ServerTLS(ca, cert, key string, verify bool) (*tls.Config, error) {
 	}
 	pem, err := os.ReadFile(ca)
 	if err != nil {
-		return nil, fmt.Errorf("--tlscacert: %w", err)
+		return nil, fault.New(fault.Invalid, "--tlscacert: %w", err)
 	}
 	config.ClientCAs = x509.NewCertPool()
 	if !config.ClientCAs.AppendCertsFromPEM(pem) {

@@ -71,6 +71,8 @@ type Options struct {
 	DB       *state.DB
 	Root     string // a directory of the solver's own: cache mounts, files in passing
 	Logger   *slog.Logger
+	// Events is told of prunes; nil for nobody.
+	Events func(action, id string, attributes map[string]string)
 }
 
 // Solver solves build graphs. Its methods may be called in parallel.
@@ -83,7 +85,8 @@ type Solver struct {
 	running chan struct{}
 
 	mu    sync.Mutex
-	inUse map[string]int // keys of steps that a running build stands on
+	inUse map[string]int  // keys of steps that a running build stands on
+	made  map[string]bool // snapshots of running steps
 }
 
 // New returns a solver. It touches nothing before the first build.
@@ -92,7 +95,7 @@ func New(o Options) *Solver {
 		o: o, log: o.Logger, records: state.NewTable[record](o.DB, "build-cache"),
 		flights: flights{running: map[string]*flight{}},
 		running: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
-		inUse:   map[string]int{},
+		inUse:   map[string]int{}, made: map[string]bool{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -19,7 +19,7 @@ import (
 // exists, or with all every one, and the cache mounts too. Filters are until (a duration or a time: not
 // used since), id and type.
 func (s *Solver) Prune(ctx context.Context, all bool, filters map[string][]string) (wire.BuildPrune, error) {
-	answer := wire.BuildPrune{CachesDeleted: []string{}}
+	var answer wire.BuildPrune
 	match, err := s.pruneFilter(filters, time.Now())
 	if err != nil {
 		return answer, err
@@ -50,6 +50,9 @@ func (s *Solver) Prune(ctx context.Context, all bool, filters map[string][]strin
 	}
 	if all && len(filters) == 0 {
 		err = s.dropCacheMounts(ctx, &answer)
+	}
+	if err == nil && s.o.Events != nil {
+		s.o.Events("prune", "", map[string]string{"reclaimed": strconv.FormatUint(answer.SpaceReclaimed, 10)})
 	}
 	return answer, err
 }

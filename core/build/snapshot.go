@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sampan-project/sampan/core/image"
@@ -17,6 +19,8 @@ func (v *solve) withSnapshot(ctx context.Context, base result, createdBy string,
 	}
 	defer release()
 	id, began := newID(), time.Now()
+	v.setMade(id, true)
+	defer v.setMade(id, false)
 	root, err := v.o.Layers.Prepare(ctx, id, base.chain())
 	if err != nil {
 		return nil, err
@@ -33,6 +37,23 @@ func (v *solve) withSnapshot(ctx context.Context, base result, createdBy string,
 		return nil, err
 	}
 	return v.commit(ctx, base, id, base.config(), createdBy)
+}
+
+// Snapshots returns the keys of the snapshots that running builds have.
+func (s *Solver) Snapshots() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.made))
+}
+
+func (s *Solver) setMade(key string, made bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if made {
+		s.made[key] = true
+	} else {
+		delete(s.made, key)
+	}
 }
 
 // commit makes an image on top of base; snapshot "" changes the configuration only.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -129,7 +130,7 @@ func TestVersionIsLowered(t *testing.T) {
 func TestHosts(t *testing.T) {
 	for host, ok := range map[string]bool{
 		"": true, "unix:///run/x.sock": true, "tcp://127.0.0.1:1": true, "tcp://h": true, "ssh://user@h:22": true, "https://h": true,
-		"unix://": false, "h": false, "ftp://h": false, "tcp://": false, "tcp://u@h": false, "ssh://": false, "tcp://h/path": false,
+		"unix://": false, "h": false, "ftp://h": false, "tcp://": false, "tcp://u@h": false, "ssh://": false, "tcp://h/path": false, "ssh://u:p@h": false, "npipe:////./pipe/x": false,
 	} {
 		if _, err := New(Options{Host: host}); (err == nil) != ok {
 			t.Errorf("%q: %v", host, err)
@@ -310,6 +311,80 @@ func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := c.Info(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}
+
+// A password in an address is refused, and no error repeats it.
+func TestPasswordsAreNotRepeated(t *testing.T) {
+	for _, host := range []string{"ssh://user:hush@h", "tcp://user:hush@h:1", "ftp://user:hush@h"} {
+		if err := CheckHost(host); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
+// By TCP the request names the server, as that checks it; elsewhere a name stands for what has none.
+func TestAuthority(t *testing.T) {
+	for host, want := range map[string]string{"tcp://127.0.0.1:99": "127.0.0.1:99", "tcp://[::1]:99": "[::1]:99", "tcp://h": "h:2375", "unix:///x": dummyHost, "ssh://h": dummyHost} {
+		d, err := newDialer(Options{Host: host})
+		if err != nil || d.authority() != want {
+			t.Errorf("%s: %s, %v", host, d.authority(), err)
+		}
+	}
+}
+
+// fakeSSH puts a program ssh into PATH that runs its command here, by a shell, as the far side does.
+func fakeSSH(t *testing.T, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// What the far shell gets is the words that were meant, whatever the socket's path; options of ssh's own
+// cannot be smuggled in.
+func TestSSHCommand(t *testing.T) {
+	said := filepath.Join(t.TempDir(), "said")
+	fakeSSH(t, `while [ "$1" != -- ]; do echo "option $1" >>`+said+`; shift; done
+shift; echo "host $1" >>`+said+`; shift
+sampan() { for word; do echo "word $word" >>`+said+`; done; }
+eval "$*"
+`)
+	c, err := New(Options{Host: "ssh://me@far:2222/run/it's;touch%20$x.sock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Ping(t.Context()); err == nil {
+		t.Error("nobody answered, and there is no error")
+	}
+	got, err := os.ReadFile(said)
+	want := "option -o\noption ConnectTimeout=30\noption -T\noption -l\noption me\noption -p\noption 2222\nhost far\n" +
+		"word --host\nword unix:///run/it's;touch $x.sock\nword system\nword dial-stdio\n"
+	if string(got) != want || err != nil {
+		t.Errorf("got %s, %v", got, err)
+	}
+	for _, host := range []string{"ssh://-oProxyCommand=x", "ssh://-l@h"} {
+		c, err := New(Options{Host: host})
+		if err != nil {
+			continue
+		}
+		if _, err := c.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "expected") {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
+// What ssh says when it fails is the error.
+func TestSSHFails(t *testing.T) {
+	fakeSSH(t, "echo 'Host key verification failed.' >&2; exit 255\n")
+	c, err := New(Options{Host: "ssh://far"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Ping(t.Context()); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "Host key verification failed.") {
 		t.Error(err)
 	}
 }

@@ -178,6 +178,7 @@ type ListOptions struct {
 	All     bool // also those that do not run
 	Limit   int  // the newest so many, of all; 0 is no limit
 	Size    bool
+	Brief   bool // of the networks only the names are wanted; Docker's daemon sends all of them
 	Filters Filters
 }
 
@@ -186,13 +187,14 @@ func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]wire.Conta
 	q := url.Values{}
 	setBool(q, "all", o.All)
 	setBool(q, "size", o.Size)
+	setBool(q, "brief", o.Brief)
 	if o.Limit > 0 {
 		q.Set("limit", strconv.Itoa(o.Limit))
 	}
 	if err := setFilters(q, o.Filters); err != nil {
 		return nil, err
 	}
-	return get[[]wire.ContainerSummary](ctx, c, "/containers/json", q)
+	return list[wire.ContainerSummary](ctx, c, "/containers/json", q)
 }
 
 // ContainerTop lists a container's processes with ps's arguments.

@@ -53,6 +53,9 @@ func newDialer(o Options) (*dialer, error) {
 		if err != nil || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
 			return nil, hostError(host)
 		}
+		if _, secret := u.User.Password(); secret {
+			return nil, fault.New(fault.Invalid, "host %q: a password in the address is not supported: use a key, or ssh's agent", u.Redacted())
+		}
 		d.network, d.ssh = "ssh", u
 		return d, nil
 	case "tcp", "http", "https":
@@ -72,7 +75,21 @@ func newDialer(o Options) (*dialer, error) {
 	return nil, hostError(host)
 }
 
+// CheckHost refuses an address that New would refuse.
+func CheckHost(host string) error {
+	_, err := newDialer(Options{Host: host})
+	return err
+}
+
 func hostError(given string) error {
+	if u, err := url.Parse(given); err == nil {
+		if _, secret := u.User.Password(); secret {
+			given = u.Redacted() // errors end up in logs
+		}
+	}
+	if strings.HasPrefix(given, "npipe://") {
+		return fault.New(fault.Invalid, "host %q: protocol not available: named pipes are Windows'", given)
+	}
 	return &fault.Field{Field: "host", Given: given, Expected: "unix:///PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT]"}
 }
 
@@ -111,6 +128,17 @@ func (t *TLS) config(server string) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
+}
+
+// dummyHost stands in the Host header, where net/http wants a name that a unix socket has not.
+const dummyHost = "sampan.localhost"
+
+// authority is the Host header: by TCP the server checks that it is meant.
+func (d *dialer) authority() string {
+	if d.network == "tcp" {
+		return d.address
+	}
+	return dummyHost
 }
 
 // dial opens one connection. When nothing listens on a unix socket it starts the daemon, once.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -57,38 +59,77 @@ func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]wire.Imag
 // ImageInspect describes an image.
 func (c *Client) ImageInspect(ctx context.Context, ref string) (wire.ImageInspect, error) {
 	var v wire.ImageInspect
-	data, err := c.ImageInspectRaw(ctx, ref)
+	data, err := c.ImageInspectRaw(ctx, ref, "")
 	if err != nil {
 		return v, err
 	}
 	return decode[wire.ImageInspect](data)
 }
 
-// ImageInspectRaw is ImageInspect with all that the server sent.
-func (c *Client) ImageInspectRaw(ctx context.Context, ref string) (json.RawMessage, error) {
+// ImageInspectRaw is ImageInspect with all that the server sent, of a platform such as linux/arm64 if one
+// is named.
+func (c *Client) ImageInspectRaw(ctx context.Context, ref, platform string) (json.RawMessage, error) {
 	path, err := imagePath(ref, "json")
 	if err != nil {
 		return nil, err
 	}
-	return get[json.RawMessage](ctx, c, path, nil)
+	q, err := platformQuery("platform", platform)
+	if err != nil {
+		return nil, err
+	}
+	return get[json.RawMessage](ctx, c, path, q)
+}
+
+// platformQuery is a parameter of API v1.48 on: platforms as JSON, each given as OS[/ARCH[/VARIANT]].
+// An architecture that is not given is this machine's.
+func platformQuery(name string, platforms ...string) (url.Values, error) {
+	q := url.Values{}
+	for _, given := range platforms {
+		if given == "" {
+			continue
+		}
+		parts := strings.Split(strings.ToLower(given), "/")
+		if len(parts) > 3 || slices.Contains(parts, "") {
+			return nil, &fault.Field{Field: "--platform", Given: given, Expected: "OS[/ARCH[/VARIANT]] such as linux/amd64"}
+		}
+		parts = append(parts, runtime.GOARCH, "")[:3]
+		text, err := json.Marshal(wire.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]})
+		if err != nil {
+			return nil, err
+		}
+		q.Add(name, string(text))
+	}
+	return q, nil
 }
 
 // ImageHistory lists the steps that made an image, newest first.
-func (c *Client) ImageHistory(ctx context.Context, ref string) ([]wire.ImageHistory, error) {
+func (c *Client) ImageHistory(ctx context.Context, ref, platform string) ([]wire.ImageHistory, error) {
 	path, err := imagePath(ref, "history")
 	if err != nil {
 		return nil, err
 	}
-	return get[[]wire.ImageHistory](ctx, c, path, nil)
+	q, err := platformQuery("platform", platform)
+	if err != nil {
+		return nil, err
+	}
+	return get[[]wire.ImageHistory](ctx, c, path, q)
 }
 
 // ImageRemove removes a name, and the image with its last one. noPrune keeps unnamed parents.
 func (c *Client) ImageRemove(ctx context.Context, ref string, force, noPrune bool) ([]wire.ImageDelete, error) {
+	return c.ImageRemovePlatforms(ctx, ref, nil, force, noPrune)
+}
+
+// ImageRemovePlatforms is ImageRemove for some of an image's platforms; none means all.
+func (c *Client) ImageRemovePlatforms(ctx context.Context, ref string, platforms []string, force, noPrune bool) ([]wire.ImageDelete, error) {
 	path, err := imagePath(ref, "")
 	if err != nil {
 		return nil, err
 	}
-	q := url.Values{}
+	q, err := platformQuery("platforms", platforms...)
+	if err != nil {
+		return nil, err
+	}
 	setBool(q, "force", force)
 	setBool(q, "noprune", noPrune)
 	var v []wire.ImageDelete
@@ -164,8 +205,12 @@ func (c *Client) ImagePush(ctx context.Context, ref, platform string, auth *wire
 }
 
 // ImageLoad reads an archive of images, as ImageSave writes it. quiet spares the progress.
-func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, quiet bool, each func(wire.Message) error) error {
-	q := url.Values{"quiet": {strconv.FormatBool(quiet)}}
+func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, platform string, quiet bool, each func(wire.Message) error) error {
+	q, err := platformQuery("platform", platform)
+	if err != nil {
+		return err
+	}
+	q.Set("quiet", strconv.FormatBool(quiet))
 	return c.progress(ctx, request{method: http.MethodPost, path: "/images/load", query: q, body: archive, kind: "application/x-tar"}, each)
 }
 
@@ -201,8 +246,13 @@ func (c *Client) ImageImport(ctx context.Context, tar io.Reader, o ImageImportOp
 }
 
 // ImageSave opens an archive of images.
-func (c *Client) ImageSave(ctx context.Context, refs ...string) (io.ReadCloser, error) {
-	return c.open(ctx, "/images/get", url.Values{"names": refs})
+func (c *Client) ImageSave(ctx context.Context, platform string, refs ...string) (io.ReadCloser, error) {
+	q, err := platformQuery("platform", platform)
+	if err != nil {
+		return nil, err
+	}
+	q["names"] = refs
+	return c.open(ctx, "/images/get", q)
 }
 
 // ImagePrune removes images without a name, or with dangling=false all that no container uses.

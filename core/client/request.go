@@ -16,9 +16,6 @@ import (
 	"github.com/sampan-project/sampan/core/wire"
 )
 
-// dummyHost stands in the Host header, where net/http wants a name that a unix socket has not.
-const dummyHost = "sampan.localhost"
-
 // request is one call of the API. Path begins after the version.
 type request struct {
 	method  string
@@ -87,7 +84,7 @@ func (r request) payload() ([]byte, error) {
 }
 
 func (c *Client) build(ctx context.Context, r request, body io.Reader) (*http.Request, error) {
-	target := "http://" + dummyHost
+	target := "http://" + c.dialer.authority()
 	if !r.plain {
 		target += "/v" + c.Version()
 	}
@@ -155,6 +152,40 @@ func call[T any](ctx context.Context, c *Client, r request) (T, error) {
 
 func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
 	return call[T](ctx, c, request{method: http.MethodGet, path: path, query: query})
+}
+
+// list gets an array, element by element as it comes: of a long one neither the text nor the time until its end is
+// spent twice.
+func list[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
+	resp, err := c.send(ctx, request{method: http.MethodGet, path: path, query: query})
+	if err != nil {
+		return nil, err
+	}
+	defer drain(resp)
+	broken := func(err error) error {
+		return transportError(ctx, fmt.Errorf("decode the answer to GET %s: %w", path, err))
+	}
+	d := json.NewDecoder(resp.Body)
+	switch begin, err := d.Token(); {
+	case err != nil:
+		return nil, broken(err)
+	case begin == nil: // null
+		return nil, nil
+	case begin != json.Delim('['):
+		return nil, broken(fmt.Errorf("it begins with %v, expected an array", begin))
+	}
+	all := []T{}
+	for d.More() {
+		var v T
+		all = append(all, v)
+		if err := d.Decode(&all[len(all)-1]); err != nil {
+			return nil, broken(err)
+		}
+	}
+	if _, err := d.Token(); err != nil { // the end of the array, or what cut it off
+		return nil, broken(err)
+	}
+	return all, nil
 }
 
 func post[T any](ctx context.Context, c *Client, path string, query url.Values, body any) (T, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -63,4 +64,17 @@ func (c *Client) Schemas(ctx context.Context) ([]wire.Schema, error) {
 // Plugins lists the plugins that the daemon found.
 func (c *Client) Plugins(ctx context.Context) ([]wire.PluginInfo, error) {
 	return call[[]wire.PluginInfo](ctx, c, request{method: http.MethodGet, path: "/sampan/v1/plugins", plain: true})
+}
+
+// Check asks what is inconsistent; with verify the daemon reads every blob, with repair it mends what can
+// be mended without loss.
+func (c *Client) Check(ctx context.Context, verify, repair bool) ([]wire.Finding, error) {
+	r := request{method: http.MethodGet, path: "/sampan/v1/check", plain: true}
+	if repair {
+		r.method = http.MethodPost
+	}
+	if verify {
+		r.query = url.Values{"verify": {"1"}}
+	}
+	return call[[]wire.Finding](ctx, c, r)
 }

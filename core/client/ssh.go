@@ -29,7 +29,7 @@ func dialSSH(u *url.URL) (net.Conn, error) {
 	}
 	args = append(args, "--", u.Hostname(), "sampan")
 	if path := strings.TrimSuffix(u.Path, "/"); path != "" {
-		args = append(args, "--host", "unix://"+path)
+		args = append(args, "--host", quoted("unix://"+path))
 	}
 	cmd := exec.Command("ssh", append(args, "system", "dial-stdio")...)
 	c := &commandConn{cmd: cmd, remote: address(u.String())}
@@ -46,6 +46,9 @@ func dialSSH(u *url.URL) (net.Conn, error) {
 	}
 	return c, nil
 }
+
+// quoted is a word for the shell of the far side, to which ssh hands its arguments as one line.
+func quoted(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
 // commandConn is a connection over a program's standard streams.
 type commandConn struct {

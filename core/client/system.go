@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -84,10 +85,14 @@ func (c *Client) RegistryLogin(ctx context.Context, auth wire.AuthConfig) (wire.
 	return post[wire.AuthResponse](ctx, c, "/auth", nil, auth)
 }
 
-// BuildPrune removes records of the build cache: those that are not used, or all.
-func (c *Client) BuildPrune(ctx context.Context, all bool, f Filters) (wire.BuildPrune, error) {
+// BuildPrune removes records of the build cache: those that are not used, or all; keep spares that many
+// bytes of them.
+func (c *Client) BuildPrune(ctx context.Context, all bool, keep int64, f Filters) (wire.BuildPrune, error) {
 	q := url.Values{}
 	setBool(q, "all", all)
+	if keep > 0 {
+		q.Set("keep-storage", strconv.FormatInt(keep, 10))
+	}
 	if err := setFilters(q, f); err != nil {
 		return wire.BuildPrune{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +34,11 @@ func (m *Manager) Resize(ctx context.Context, ref string, height, width uint16) 
 	if !st.live() {
 		return notRunningError(&rec)
 	}
-	return m.o.Monitor.Resize(ctx, rec.ID, "", height, width)
+	if err := m.o.Monitor.Resize(ctx, rec.ID, "", height, width); err != nil {
+		return err
+	}
+	m.emit(&rec, "resize", "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
+	return nil
 }
 
 // Attach joins the container's streams. One that does not run yet may be attached to: the stream
@@ -57,6 +62,7 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (Stre
 			return nil, err
 		}
 	}
+	m.emit(&rec, "attach")
 	if !o.Logs {
 		return stream, nil
 	}

@@ -12,7 +12,9 @@ func (m *Manager) Changes(ctx context.Context, ref string) ([]wire.Change, error
 	if err != nil {
 		return nil, err
 	}
+	op := m.o.Operations.Begin("container", "changes", c.id)
 	changes, err := m.o.Layers.Changes(ctx, c.id)
+	op.End(err)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/event"
+	"github.com/sampan-project/sampan/core/operation"
 	"github.com/sampan-project/sampan/core/state"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -63,13 +64,29 @@ type Options struct {
 	DefaultUlimits map[string]wire.Ulimit
 	DefaultShmSize int64
 	DefaultInit    bool
+	// DefaultIpcMode and DefaultCgroupnsMode are Docker's default-ipc-mode and default-cgroupns-mode; ""
+	// is private, and private with cgroup v2.
+	DefaultIpcMode, DefaultCgroupnsMode string
+	// SecurityOptions come before those of a container that is not privileged, which win over them.
+	SecurityOptions []string
 	// AppArmor is the profile of containers that ask for none; "" on a host without AppArmor.
 	AppArmor string
 	// Remap gives containers a user namespace; nil: they are in the host's.
 	Remap *userns.Remap
 	// LiveRestore leaves containers running when the daemon ends in peace.
 	LiveRestore bool
+	// Operations is told what is done; nil: nobody.
+	Operations *operation.Recorder
 }
+
+// Live are the options that may change while the Manager works.
+type Live struct {
+	LiveRestore bool
+	ShmSize     int64 // of containers that are created from now on; 0 is Docker's
+}
+
+// Reload changes them.
+func (m *Manager) Reload(l Live) { m.live.Store(&l) }
 
 // Manager keeps the containers of one data-root. Its methods may be called in parallel.
 type Manager struct {
@@ -81,7 +98,9 @@ type Manager struct {
 	byID  map[string]*Container
 	names map[string]*Container // without a slash; also of containers that are being created
 	execs map[string]*execution
+	steps map[string]bool // of builds, by id; guarded by mu
 
+	live        atomic.Pointer[Live]
 	users       userCache
 	closing     atomic.Bool // the daemon ends: nothing is restarted
 	background  sync.WaitGroup
@@ -105,7 +124,8 @@ func New(o Options) (*Manager, error) {
 		o.DefaultLog.Type = "json-file"
 	}
 	m := &Manager{o: o, log: o.Logger, byID: map[string]*Container{}, names: map[string]*Container{},
-		execs: map[string]*execution{}, restartGate: make(chan struct{}, 4)}
+		steps: map[string]bool{}, execs: map[string]*execution{}, restartGate: make(chan struct{}, 4)}
+	m.Reload(Live{LiveRestore: o.LiveRestore, ShmSize: o.DefaultShmSize})
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	// 0710 as dockerd: the daemon's group may pass, so that what is mounted from here can be read.
 	for _, dir := range []string{m.containersDir(), m.mountPoint()} {
@@ -154,6 +174,8 @@ type Container struct {
 	streams []*lateStream // attached before there was a process
 	bound   bool          // the monitor has it: who attaches now goes there
 	restart restarter
+	// unwell: it is being stopped because it is unhealthy, and is to be started again.
+	unwell bool
 	// stopProbes ends the health probes of the present run.
 	stopProbes context.CancelFunc
 	ended      chan struct{} // closed when the present run has ended; nil when there is none

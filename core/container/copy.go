@@ -13,7 +13,6 @@ import (
 
 	"github.com/sampan-project/sampan/core/container/archive"
 	"github.com/sampan-project/sampan/core/container/rootfs"
-	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/wire"
@@ -75,16 +74,24 @@ func (m *Manager) CopyFrom(ctx context.Context, ref, name string) (io.ReadCloser
 	r, w := io.Pipe()
 	m.later(func() {
 		defer root.Close()
-		w.CloseWithError(writePath(w, root, clean, follow, ids))
+		w.CloseWithError(writePath(w, root, clean, follow, archive.WriteOptions{Name: archiveName(name), IDs: ids}))
 	})
 	rec, _ := c.snapshot()
-	m.emit(&rec, "archive-path", "path", name)
+	m.emit(&rec, "archive-path")
 	return r, stat, nil
 }
 
-// writePath writes the archive of one path. Its name in the archive is the path's last element.
-func writePath(w io.Writer, root *linux.Root, clean string, follow bool, ids *userns.Remap) error {
-	o := archive.WriteOptions{Name: path.Base(clean), IDs: ids}
+// archiveName is what a path is called in its archive: its last element, which is "." for what is in a
+// directory, "DIR/.".
+func archiveName(name string) string {
+	if strings.HasSuffix(name, "/.") && path.Clean(name) != "/" {
+		return "."
+	}
+	return path.Base(path.Clean("/" + name))
+}
+
+// writePath writes the archive of one path.
+func writePath(w io.Writer, root *linux.Root, clean string, follow bool, o archive.WriteOptions) error {
 	if follow || clean == "/" {
 		dir, err := root.Open(clean, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
@@ -144,7 +151,7 @@ func (m *Manager) CopyTo(ctx context.Context, ref, name string, r io.Reader, noO
 	if err := archive.Extract(plain, root, o); err != nil {
 		return fmt.Errorf("copy into container %s: %w", rec.Name, err)
 	}
-	m.emit(&rec, "extract-to-dir", "path", name)
+	m.emit(&rec, "extract-to-dir")
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sampan-project/sampan/core/container/spec"
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/image"
 	"github.com/sampan-project/sampan/core/state"
@@ -19,7 +21,9 @@ import (
 // Create makes a container that Start can start. Everything that can be known to be wrong is found
 // before anything is written.
 func (m *Manager) Create(ctx context.Context, name, platform string, req wire.ContainerCreateRequest) (wire.ContainerCreateResponse, error) {
+	op := m.o.Operations.Begin("container", "create", name)
 	c, warnings, err := m.create(ctx, name, platform, req)
+	op.End(err)
 	if err != nil {
 		return wire.ContainerCreateResponse{}, err
 	}
@@ -31,10 +35,11 @@ func (m *Manager) Create(ctx context.Context, name, platform string, req wire.Co
 }
 
 func (m *Manager) create(ctx context.Context, name, platform string, req wire.ContainerCreateRequest) (_ *Container, warnings []string, err error) {
-	if name = trimSlash(name); name != "" {
-		if err := validName(name); err != nil {
+	if name != "" {
+		if err := validName(cmp.Or(trimSlash(name), name)); err != nil {
 			return nil, nil, err
 		}
+		name = trimSlash(name)
 	}
 	img, err := m.imageFor(ctx, req.Image, platform)
 	if err != nil {
@@ -175,6 +180,7 @@ func (m *Manager) makeDirectory(id string) error {
 	if err := os.Mkdir(m.directory(id), 0o710); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
+	crash.Point("container directory", "made")
 	return nil
 }
 
@@ -252,8 +258,8 @@ func (m *Manager) complete(rec *record) (warnings []string, err error) {
 }
 
 func (m *Manager) shmSize() int64 {
-	if m.o.DefaultShmSize > 0 {
-		return m.o.DefaultShmSize
+	if size := m.live.Load().ShmSize; size > 0 {
+		return size
 	}
 	return spec.DefaultShmSize
 }
@@ -286,7 +292,10 @@ func (m *Manager) defaults(rec *record) {
 		h.ShmSize = m.shmSize()
 	}
 	if h.IpcMode == "" {
-		h.IpcMode = "private"
+		h.IpcMode = cmp.Or(m.o.DefaultIpcMode, "private")
+	}
+	if h.CgroupnsMode == "" && !h.Privileged {
+		h.CgroupnsMode = m.o.DefaultCgroupnsMode
 	}
 	if h.CgroupnsMode == "" {
 		h.CgroupnsMode = "host"

@@ -66,8 +66,13 @@ func (m *Manager) ExecCreate(ctx context.Context, ref string, config wire.ExecCo
 	m.execs[e.id] = e
 	m.forgetOldExecs(c)
 	m.mu.Unlock()
-	m.emit(&rec, "exec_create: "+strings.Join(config.Cmd, " "), "execID", e.id)
+	m.emit(&rec, "exec_create: "+commandLine(config.Cmd), "execID", e.id)
 	return e.id, nil
+}
+
+// commandLine is how Docker's events write a command: the program, a space, and its arguments.
+func commandLine(command []string) string {
+	return command[0] + " " + strings.Join(command[1:], " ")
 }
 
 func hasNUL(s string) bool { return strings.ContainsRune(s, 0) }
@@ -135,7 +140,11 @@ func (m *Manager) ExecStart(ctx context.Context, id string, s wire.ExecStart) (S
 	e.started, e.running = true, true
 	c.mu.Unlock()
 
+	// Before the process, which may be at its end by the time that it is known to have begun.
+	m.emit(&rec, "exec_start: "+commandLine(e.config.Cmd), "execID", e.id)
+	op := m.o.Operations.Begin("container", "exec", rec.ID)
 	status, stream, err := m.runExec(ctx, &rec, &st, e, s)
+	op.End(err)
 	if err != nil {
 		err = explain(err)
 		m.execEnded(e.id, monitor.Exit{Code: execExitCode(err)})
@@ -144,7 +153,6 @@ func (m *Manager) ExecStart(ctx context.Context, id string, s wire.ExecStart) (S
 	c.mu.Lock()
 	e.pid = status.Pid
 	c.mu.Unlock()
-	m.emit(&rec, "exec_start: "+strings.Join(e.config.Cmd, " "), "execID", e.id)
 	return stream, nil
 }
 
@@ -187,7 +195,7 @@ func (m *Manager) execProcess(c *Container, rec *record, st *runState, config *w
 	}
 	env := environment(overlay(rec.Config.Env, config.Env), rec.Config.Hostname, a.Home, config.Tty)
 	cwd := cmp.Or(config.WorkingDir, rec.Config.WorkingDir, "/")
-	return spec.ExecProcess(&rec.Host, spec.Exec{Args: config.Cmd, Env: env, Cwd: cwd, User: a.User, Terminal: config.Tty,
+	return spec.ExecProcess(m.hardened(&rec.Host), spec.Exec{Args: config.Cmd, Env: env, Cwd: cwd, User: a.User, Terminal: config.Tty,
 		Privileged: config.Privileged, DefaultUlimits: m.o.DefaultUlimits, AppArmor: m.o.AppArmor})
 }
 

@@ -25,12 +25,17 @@ func (m *Manager) exit(c *Container, e monitor.Exit) {
 	}
 	rec, st := c.rec, c.state
 	ran := e.At.Sub(st.StartedAt)
-	st.Phase, st.Pid, st.Health = exited, 0, nil
+	st.Phase, st.Pid = exited, 0 // of its health the last word stays, as with Docker
 	st.ExitCode, st.OOMKilled, st.FinishedAt = e.Code, e.OOMKilled, e.At.UTC()
 	again, delay := false, time.Duration(0)
 	if c.leaving == 0 && !m.closing.Load() && !st.StoppedByUser {
-		again, delay = c.restart.next(rec.Host.RestartPolicy, e.Code, st.Restarts, ran)
+		policy := rec.Host.RestartPolicy
+		if c.unwell {
+			policy = wire.RestartPolicy{Name: "always"}
+		}
+		again, delay = c.restart.next(policy, e.Code, st.Restarts, ran)
 	}
+	c.unwell = false
 	if again {
 		st.Phase = restarting
 		st.Restarts++
@@ -47,12 +52,12 @@ func (m *Manager) exit(c *Container, e monitor.Exit) {
 	if err := m.store.putState(&rec, st); err != nil {
 		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
 	}
-	m.letGo(context.WithoutCancel(m.ctx), &rec)
 	m.endExecs(c)
 	if e.OOMKilled {
 		m.emit(&rec, "oom")
 	}
 	m.emit(&rec, "die", "exitCode", strconv.Itoa(e.Code), "execDuration", strconv.FormatInt(int64(ran/time.Second), 10))
+	m.letGo(context.WithoutCancel(m.ctx), &rec)
 
 	c.mu.Lock()
 	c.wake(wire.WaitResponse{StatusCode: int64(e.Code)}, notRunning, nextExit)

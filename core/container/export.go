@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"io"
+	"strings"
 
 	"github.com/sampan-project/sampan/core/container/archive"
 	"github.com/sampan-project/sampan/core/fault"
@@ -20,7 +21,7 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
 		return err
 	}
 	defer root.Close()
-	if err := archive.Write(w, root, archive.WriteOptions{OneMount: true, IDs: m.mappingNow(c)}); err != nil {
+	if err := archive.Write(w, root, archive.WriteOptions{OneMount: true, NoRoot: true, IDs: m.mappingNow(c)}); err != nil {
 		return err
 	}
 	rec, _ := c.snapshot()
@@ -29,7 +30,9 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
 }
 
 // Commit makes an image of what the container has written, and returns its id.
-func (m *Manager) Commit(ctx context.Context, ref string, o CommitOptions) (string, error) {
+func (m *Manager) Commit(ctx context.Context, ref string, o CommitOptions) (_ string, err error) {
+	op := m.o.Operations.Begin("container", "commit", ref)
+	defer func() { op.End(err) }()
 	c, err := m.find(ref)
 	if err != nil {
 		return "", err
@@ -64,7 +67,7 @@ func (m *Manager) Commit(ctx context.Context, ref string, o CommitOptions) (stri
 			}
 		}()
 	}
-	request := image.CommitRequest{Base: base, SnapshotKey: rec.ID, Config: config, Author: o.Author, Comment: o.Comment, CreatedBy: command(&rec.Config)}
+	request := image.CommitRequest{Base: base, SnapshotKey: rec.ID, Config: config, Author: o.Author, Comment: o.Comment, CreatedBy: strings.Join(rec.Config.Cmd, " ")}
 	if o.Reference != "" {
 		request.Names = []string{o.Reference}
 	}

@@ -291,6 +291,7 @@ func (f *fakeNetwork) count() int {
 	return len(f.joined)
 }
 
+func (f *fakeNetwork) Outline(string) wire.NetworkSettings             { return wire.NetworkSettings{} }
 func (f *fakeNetwork) Settings(string) wire.NetworkSettings            { return wire.NetworkSettings{} }
 func (f *fakeNetwork) Rename(context.Context, string, string) error    { return nil }
 func (f *fakeNetwork) Reconcile(context.Context, map[string]int) error { return nil }

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/sampan-project/sampan/core/container/spec"
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/network"
 )
 
@@ -52,7 +53,14 @@ func (m *Manager) writeFiles(rec *record, s *network.Sandbox) error {
 }
 
 func (m *Manager) writeNetworkFiles(id string, s *network.Sandbox) error {
-	if err := m.writeFile(id, "hosts", s.Hosts); err != nil {
+	hosts := s.Hosts
+	if c, err := m.find(id); err == nil {
+		rec, _ := c.snapshot()
+		if list, err := m.links(&rec, false); err == nil && len(list) > 0 {
+			hosts = withLinks(hosts, list)
+		}
+	}
+	if err := m.writeFile(id, "hosts", hosts); err != nil {
 		return err
 	}
 	return m.writeFile(id, "resolv.conf", s.ResolvConf)
@@ -61,6 +69,8 @@ func (m *Manager) writeNetworkFiles(id string, s *network.Sandbox) error {
 // 0644: the container's processes read them as whatever user they are.
 func (m *Manager) writeFile(id, name string, data []byte) error {
 	path := filepath.Join(m.directory(id), name)
+	crash.Point("before writing", name)
+	defer crash.Point("after writing", name)
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		return fmt.Errorf("container %s: %w", id[:12], err)
 	}

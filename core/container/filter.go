@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
 )
 
 // filters are the keys of List and Prune. Values of one key are alternatives, except of "label".
@@ -29,8 +30,8 @@ var filters = map[string]func(m *Manager, ctx context.Context, values []string) 
 	"until":     createdUntil,
 	"volume":    mountsOf,
 	"network":   (*Manager).inNetwork,
-	"publish":   portFilter(func(v view) []string { return slices.Collect(maps.Keys(v.rec.Host.PortBindings)) }),
-	"expose":    portFilter(func(v view) []string { return slices.Collect(maps.Keys(v.rec.Config.ExposedPorts)) }),
+	"publish":   portFilter(func(p wire.Port) uint16 { return p.PublicPort }),
+	"expose":    portFilter(func(p wire.Port) uint16 { return p.PrivatePort }),
 	"isolation": words(func(v view) string { return cmp.Or(v.rec.Host.Isolation, "default") }),
 	"is-task":   words(func(view) string { return "false" }),
 }
@@ -203,9 +204,9 @@ func (m *Manager) inNetwork(_ context.Context, values []string) (func(view) bool
 	}, nil
 }
 
-// portFilter matches PORT[-PORT][/PROTOCOL].
-func portFilter(of func(view) []string) filterMaker {
-	return func(_ *Manager, _ context.Context, values []string) (func(view) bool, error) {
+// portFilter matches PORT[-PORT][/PROTOCOL] with a number of each port that `ps` shows.
+func portFilter(number func(wire.Port) uint16) filterMaker {
+	return func(m *Manager, _ context.Context, values []string) (func(view) bool, error) {
 		type span struct {
 			low, high uint16
 			protocol  string
@@ -228,10 +229,9 @@ func portFilter(of func(view) []string) filterMaker {
 			spans = append(spans, span{from, to, protocol})
 		}
 		return func(v view) bool {
-			return slices.ContainsFunc(of(v), func(p string) bool {
-				number, protocol, err := parsePort(p)
-				return err == nil && slices.ContainsFunc(spans, func(s span) bool {
-					return s.protocol == protocol && s.low <= number && number <= s.high
+			return slices.ContainsFunc(ports(&v.rec, &v.state, m.networkSettings(&v.rec, &v.state)), func(p wire.Port) bool {
+				return slices.ContainsFunc(spans, func(s span) bool {
+					return s.protocol == p.Type && s.low <= number(p) && number(p) <= s.high
 				})
 			})
 		}, nil

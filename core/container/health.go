@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"syscall"
 	"time"
 
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -67,12 +69,26 @@ func (p *prober) run(ctx context.Context) {
 		if _, st := p.c.snapshot(); st.Phase == paused {
 			continue
 		}
+		op := p.m.o.Operations.Begin("health", "check", p.c.id)
 		result := p.probe(ctx)
 		if ctx.Err() != nil {
 			return
 		}
+		op.End(p.failure(result))
 		p.note(result)
 	}
+}
+
+// failure is why a probe counts as one, nil for a success. Exit status 2 is reserved, as Docker says; it is
+// a failure, and the log of the daemon has a word on it.
+func (p *prober) failure(r wire.HealthResult) error {
+	switch r.ExitCode {
+	case 0:
+		return nil
+	case 2:
+		p.m.log.Warn("a health check has ended with status 2, which is reserved: it counts as a failure", "container", p.c.id)
+	}
+	return fmt.Errorf("status %d", r.ExitCode)
 }
 
 // wait is the time to the next probe: shorter while the container is starting.
@@ -98,7 +114,10 @@ func (p *prober) probe(ctx context.Context) wire.HealthResult {
 	result.ExitCode, result.Output = code, output
 	switch {
 	case ctx.Err() != nil:
-		result.ExitCode, result.Output = -1, fmt.Sprintf("Health check exceeded timeout (%v): %s", limit, output)
+		result.ExitCode, result.Output = -1, fmt.Sprintf("Health check exceeded timeout (%v)", limit)
+		if output != "" {
+			result.Output += ": " + output
+		}
 	case err != nil:
 		result.ExitCode, result.Output = execExitCode(err), err.Error()
 	}
@@ -106,7 +125,7 @@ func (p *prober) probe(ctx context.Context) wire.HealthResult {
 	return result
 }
 
-func (p *prober) execute(ctx context.Context) (int, string, error) {
+func (p *prober) execute(ctx context.Context) (code int, output string, err error) {
 	rec, st := p.c.snapshot()
 	config := wire.ExecConfig{Cmd: p.check.Test[1:]}
 	if p.check.Test[0] == "CMD-SHELL" {
@@ -134,6 +153,11 @@ func (p *prober) execute(ctx context.Context) (int, string, error) {
 	defer stop()
 	defer f.Close()
 	var out bytes.Buffer
+	defer func() {
+		if out.Len() == probeOutput {
+			output += "..." // as Docker shows that there was more
+		}
+	}()
 	err = demultiplex(f, limited(&out, probeOutput), limited(&out, probeOutput))
 	if err != nil {
 		return 0, out.String(), err
@@ -168,9 +192,42 @@ func (p *prober) note(result wire.HealthResult) {
 	c.state.Health = &now
 	rec := c.rec
 	c.mu.Unlock()
-	if now.Status != before.Status {
-		p.m.emit(&rec, "health_status: "+now.Status)
+	if now.Status == before.Status {
+		return
 	}
+	p.m.emit(&rec, "health_status: "+now.Status)
+	if now.Status == unhealthy {
+		p.m.later(func() { p.m.treat(c, p.check.OnFailure) })
+	}
+}
+
+// treat does what is to happen to a container that has become unhealthy. A restart waits as one by policy
+// does, so that a check that never succeeds does not become a loop.
+func (m *Manager) treat(c *Container, action string) {
+	ctx, rec := m.ctx, c.record()
+	var err error
+	switch action {
+	case "stop":
+		err = m.Stop(ctx, c.id, "", nil)
+	case "kill":
+		err = m.Kill(ctx, c.id, "KILL")
+	case "restart":
+		c.mu.Lock()
+		c.unwell = true
+		c.mu.Unlock()
+		var sig syscall.Signal
+		if sig, err = stopSignal(&rec, ""); err == nil {
+			err = m.stop(ctx, c, sig, grace(&rec, nil), false)
+		}
+	}
+	if err != nil && ctx.Err() == nil && !fault.Is(err, fault.NotModified) {
+		m.log.Warn("treat an unhealthy container", "container", c.id, "action", action, "error", err)
+	}
+}
+
+func (c *Container) record() record {
+	rec, _ := c.snapshot()
+	return rec
 }
 
 // limited writes what fits into the buffer, and takes the rest without keeping it.

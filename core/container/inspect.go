@@ -18,10 +18,11 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (wire.Cont
 	rec, st := c.snapshot()
 	execs := m.runningExecs(c)
 	config, host := rec.Config, rec.Host
+	host.Links = shownLinks(&rec)
 	answer := wire.ContainerInspect{
 		ID: rec.ID, Created: rec.Created.Format(time.RFC3339Nano), Image: rec.ImageID.String(), Name: "/" + rec.Name,
 		State: stateOf(&st), RestartCount: st.Restarts, Driver: "overlay2", Platform: "linux", ExecIDs: execs,
-		HostConfig: &host, Config: &config, Mounts: m.mountsForInspect(ctx, &rec), LogPath: m.logPath(&rec),
+		HostConfig: &host, Config: &config, Mounts: m.mountsForInspect(ctx, &rec),
 		GraphDriver:     wire.GraphDriver{Name: "overlay2", Data: m.o.Layers.Paths(rec.ID)},
 		AppArmorProfile: spec.AppArmorProfile(&host, m.o.AppArmor),
 		NetworkSettings: m.networkSettings(&rec, &st), Args: []string{},
@@ -30,6 +31,7 @@ func (m *Manager) Inspect(ctx context.Context, ref string, size bool) (wire.Cont
 		answer.Path, answer.Args = args[0], args[1:]
 	}
 	if !st.StartedAt.IsZero() {
+		answer.LogPath = m.logPath(&rec)
 		answer.HostnamePath, answer.HostsPath, answer.ResolvConfPath = m.filePath(&rec, "hostname"), m.filePath(&rec, "hosts"), m.filePath(&rec, "resolv.conf")
 	}
 	if size {
@@ -50,7 +52,12 @@ func stateOf(st *runState) *wire.ContainerState {
 
 // networkSettings are those of now, or for a container that does not run the networks it will join.
 func (m *Manager) networkSettings(rec *record, st *runState) *wire.NetworkSettings {
-	s := m.o.Network.Settings(rec.ID)
+	return m.networksOf(rec, st, m.o.Network.Settings)
+}
+
+// networksOf is what is, for a container that lives, as tell tells it, and otherwise what is wanted.
+func (m *Manager) networksOf(rec *record, st *runState, tell func(containerID string) wire.NetworkSettings) *wire.NetworkSettings {
+	s := tell(rec.ID)
 	if st.live() && s.Networks != nil {
 		s.SandboxKey = fmt.Sprintf("/proc/%d/ns/net", st.Pid)
 		return &s
@@ -60,6 +67,9 @@ func (m *Manager) networkSettings(rec *record, st *runState) *wire.NetworkSettin
 		var wanted wire.EndpointSettings
 		if e != nil {
 			wanted = *e
+		}
+		if n, err := m.o.Network.Resolve(name); err == nil && !st.StartedAt.IsZero() {
+			wanted.NetworkID = n.ID
 		}
 		s.Networks[name] = &wanted
 	}

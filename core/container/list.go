@@ -27,7 +27,7 @@ func (m *Manager) List(ctx context.Context, o ListOptions) ([]wire.ContainerSumm
 		if !o.All && !v.state.live() && v.state.Phase != restarting || !match(v) {
 			continue
 		}
-		list = append(list, m.summary(ctx, v, images, o.Size))
+		list = append(list, m.summary(ctx, v, images, o))
 		if o.Limit > 0 && len(list) == o.Limit {
 			break
 		}
@@ -75,7 +75,7 @@ func (m *Manager) sorted() []*Container {
 	return list
 }
 
-func (m *Manager) summary(ctx context.Context, v view, images map[string]digest.Digest, size bool) wire.ContainerSummary {
+func (m *Manager) summary(ctx context.Context, v view, images map[string]digest.Digest, o ListOptions) wire.ContainerSummary {
 	rec, st := &v.rec, &v.state
 	s := wire.ContainerSummary{
 		ID: rec.ID, Names: []string{"/" + rec.Name}, Image: m.imageName(ctx, rec, images), ImageID: rec.ImageID.String(),
@@ -83,10 +83,14 @@ func (m *Manager) summary(ctx context.Context, v view, images map[string]digest.
 		Mounts: m.mountsForInspect(ctx, rec),
 	}
 	s.HostConfig.NetworkMode, s.HostConfig.Annotations = rec.Host.NetworkMode, rec.Host.Annotations
-	settings := m.networkSettings(rec, st)
+	tell := m.o.Network.Settings
+	if o.Brief {
+		tell = m.o.Network.Outline
+	}
+	settings := m.networksOf(rec, st, tell)
 	s.NetworkSettings = &wire.SummaryNetworkSettings{Networks: settings.Networks}
 	s.Ports = ports(rec, st, settings)
-	if size {
+	if o.Size {
 		s.SizeRw, s.SizeRootFs = m.sizes(ctx, rec)
 	}
 	return s

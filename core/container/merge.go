@@ -31,7 +31,9 @@ func merge(c *wire.ContainerConfig, image *wire.ContainerConfig) {
 	c.Env = mergeEnv(c.Env, image.Env)
 	mergeCommand(c, image)
 	c.Healthcheck = mergeHealth(c.Healthcheck, image.Healthcheck)
-	c.OnBuild = nil
+	if c.OnBuild = nil; len(c.Volumes) == 0 {
+		c.Volumes = nil // inspect shows null, as Docker's does
+	}
 }
 
 func union(a, b map[string]struct{}) map[string]struct{} {
@@ -101,6 +103,9 @@ func mergeHealth(own, image *wire.Healthcheck) *wire.Healthcheck {
 	}
 	if h.Retries == 0 {
 		h.Retries = image.Retries
+	}
+	if h.OnFailure == "" {
+		h.OnFailure = image.OnFailure
 	}
 	return &h
 }

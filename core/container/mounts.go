@@ -176,13 +176,15 @@ func parseBind(given string) (mountPoint, error) {
 	if source == "" || destination == "" {
 		return p, fault.New(fault.Invalid, "invalid volume specification: '%s'", shortened(given))
 	}
-	if p.Destination, err = mountTarget(destination); err != nil {
-		return p, err
-	}
 	if path.IsAbs(source) {
 		p.Type, p.Source, p.Propagation = "bind", path.Clean(source), "rprivate"
 	} else {
 		p.Type, p.Name = "volume", source
+	}
+	if p.Destination, err = mountTarget(destination); err != nil {
+		return p, fault.New(fault.Invalid, "invalid volume specification: '%s': invalid mount config for type %q: %w", shortened(given), p.Type, err)
+	}
+	if p.Type == "volume" {
 		if strings.ContainsAny(source, "/") {
 			return p, fault.New(fault.Invalid, "create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", source, shortened(source))
 		}
@@ -230,7 +232,7 @@ func (p *mountPoint) applyMode() error {
 func (m *Manager) volumesFrom(given string) ([]mountPoint, error) {
 	ref, mode, _ := strings.Cut(given, ":")
 	if mode != "" && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z" {
-		return nil, fault.New(fault.Invalid, "invalid mode for volumes-from: %s", shortened(mode))
+		return nil, fault.New(fault.Invalid, "invalid mode: %s", shortened(mode))
 	}
 	other, err := m.find(ref)
 	if err != nil {
@@ -260,7 +262,7 @@ func parseMount(s wire.MountSpec) (mountPoint, error) {
 		return invalid("field Target must not be empty")
 	}
 	if p.Destination, err = mountTarget(s.Target); err != nil {
-		return p, err
+		return invalid("%w", err)
 	}
 	for _, o := range []struct {
 		set  bool
@@ -279,7 +281,7 @@ func parseMount(s wire.MountSpec) (mountPoint, error) {
 	case "bind":
 		return parseBindMount(p, s)
 	case "volume":
-		p.Name = s.Source
+		p.Name, p.Mode = s.Source, "z" // the mode that Docker shows
 		if p.Name == "" {
 			p.Name, p.Anonymous = volume.NewName(), true
 		} else if err := volume.ValidName(p.Name); err != nil {

@@ -2,14 +2,16 @@ package container
 
 import (
 	"context"
+	"strconv"
 
+	"github.com/sampan-project/sampan/core/event"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
 // Prune removes the containers that do not run and that match the filters "until", "label", "label!".
 func (m *Manager) Prune(ctx context.Context, given map[string][]string) (wire.ContainersPrune, error) {
-	pruned := wire.ContainersPrune{ContainersDeleted: []string{}}
+	var pruned wire.ContainersPrune
 	match, err := m.newFilter(ctx, given)
 	if err != nil {
 		return pruned, err
@@ -32,5 +34,6 @@ func (m *Manager) Prune(ctx context.Context, given map[string][]string) (wire.Co
 			pruned.SpaceReclaimed += uint64(max(0, size))
 		}
 	}
+	m.o.Events.Emit(event.Container, "prune", "", map[string]string{"reclaimed": strconv.FormatUint(pruned.SpaceReclaimed, 10)})
 	return pruned, nil
 }

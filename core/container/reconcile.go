@@ -31,18 +31,14 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	live := map[string]int{}
-	for _, c := range m.all() {
-		if _, over := left[c]; over {
-			continue
-		}
-		if _, st := c.snapshot(); st.live() {
-			live[c.id] = st.Pid
-		}
+	live := m.Live()
+	for c := range left {
+		delete(live, c.id)
 	}
 	if err := m.o.Network.Reconcile(ctx, live); err != nil {
 		m.log.Error("reconcile networks", "error", err)
 	}
+	m.restoreAllNetworks(ctx)
 	// After the networks know who is there: handling an end takes the container off them.
 	for c, e := range left {
 		m.exit(c, e)
@@ -51,6 +47,17 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	m.later(func() { m.watch(events) })
 	m.autostart()
 	return nil
+}
+
+// Live returns the process IDs of the containers that have processes.
+func (m *Manager) Live() map[string]int {
+	live := map[string]int{}
+	for _, c := range m.all() {
+		if _, st := c.snapshot(); st.live() {
+			live[c.id] = st.Pid
+		}
+	}
+	return live
 }
 
 // IDs returns the containers that are there: the snapshots that must be kept.
@@ -225,6 +232,7 @@ func (m *Manager) sweepRubbish(ctx context.Context) {
 			errs = append(errs, os.RemoveAll(m.directory(e.Name())))
 		}
 	}
+	errs = append(errs, os.RemoveAll(m.stepDirectory(""))) // of steps that were cut off
 	if err := errors.Join(errs...); err != nil {
 		m.log.Error("clean up after removed containers", "error", err)
 	}

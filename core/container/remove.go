@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -13,7 +14,7 @@ import (
 // Remove removes the container, with Force also one that runs, and with Volumes its anonymous volumes.
 func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error {
 	if o.Link {
-		return fault.New(fault.NotImplemented, "removing a link is not supported: containers on a network of your own know each other by name")
+		return m.removeLink(ref)
 	}
 	c, err := m.find(ref)
 	if err != nil {
@@ -82,7 +83,9 @@ func (c *Container) isRemoved() bool {
 }
 
 // remove removes a container that does not run. The op lock is held.
-func (m *Manager) remove(ctx context.Context, c *Container, volumes bool) error {
+func (m *Manager) remove(ctx context.Context, c *Container, volumes bool) (err error) {
+	op := m.o.Operations.Begin("container", "remove", c.id)
+	defer func() { op.End(err) }()
 	c.mu.Lock()
 	if c.removed {
 		c.mu.Unlock()
@@ -133,7 +136,9 @@ func (m *Manager) sweep(ctx context.Context, g garbage) error {
 	if fault.Is(err, fault.NotFound) {
 		err = nil
 	}
-	err = errors.Join(err, os.RemoveAll(m.directory(g.ID)), m.removeVolumes(ctx, g.Volumes))
+	err = errors.Join(err, os.RemoveAll(m.directory(g.ID)))
+	crash.Point("container directory", "removed")
+	err = errors.Join(err, m.removeVolumes(ctx, g.Volumes))
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,11 @@ import (
 
 // Rename gives the container another name.
 func (m *Manager) Rename(ctx context.Context, ref, name string) error {
-	name = trimSlash(name)
-	if name == "" {
+	if name = trimSlash(name); name == "" {
 		return fault.New(fault.Invalid, "Neither old nor new names may be empty")
 	}
 	if err := validName(name); err != nil {
-		return err
+		return fmt.Errorf("Error when allocating new name: %w", err)
 	}
 	c, err := m.find(ref)
 	if err != nil {
@@ -32,7 +31,7 @@ func (m *Manager) Rename(ctx context.Context, ref, name string) error {
 	m.mu.Lock()
 	if other := m.names[name]; other != nil {
 		m.mu.Unlock()
-		return nameConflict(name, other)
+		return fmt.Errorf("Error when allocating new name: %w", nameConflict(name, other))
 	}
 	m.names[name] = c
 	m.mu.Unlock()

@@ -51,6 +51,7 @@ type Network interface {
 	DisconnectRunning(ctx context.Context, ref, containerID string, pid int) (*network.Sandbox, error)
 	Rename(ctx context.Context, containerID, name string) error
 	Settings(containerID string) wire.NetworkSettings
+	Outline(containerID string) wire.NetworkSettings // without the endpoints
 	Resolve(ref string) (network.Network, error)
 	Reconcile(ctx context.Context, running map[string]int) error
 }

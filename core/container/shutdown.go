@@ -10,7 +10,7 @@ import (
 // to live on. What has not ended when ctx ends is killed.
 func (m *Manager) Shutdown(ctx context.Context) error {
 	m.closing.Store(true)
-	if !m.o.LiveRestore {
+	if !m.live.Load().LiveRestore {
 		var all sync.WaitGroup
 		for _, c := range m.all() {
 			all.Go(func() { m.stopForShutdown(ctx, c) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/mount"
 	"github.com/sampan-project/sampan/core/network"
+	"github.com/sampan-project/sampan/core/operation"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -56,15 +58,18 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 		return fault.New(fault.Unavailable, "the daemon is stopping")
 	}
 	rec, st := c.snapshot()
-	l := &launch{m: m, c: c, rec: &rec, pristine: st.StartedAt.IsZero()}
+	l := &launch{m: m, c: c, rec: &rec, pristine: st.StartedAt.IsZero(), op: m.o.Operations.Begin("container", "start", rec.ID)}
 	defer l.close()
-	if err := l.run(ctx); err != nil {
+	err := l.run(ctx)
+	l.op.End(err)
+	if err != nil {
 		err = explain(err)
 		m.startFailed(context.WithoutCancel(ctx), c, err)
 		return err
 	}
 	m.emit(&rec, "start")
 	m.startProbes(c)
+	m.relink(&rec)
 	return nil
 }
 
@@ -74,6 +79,7 @@ type launch struct {
 	c        *Container
 	rec      *record
 	pristine bool // it has never run
+	op       *operation.Op
 
 	sandbox *network.Sandbox
 	userns  *os.File // nil: the host's
@@ -90,9 +96,11 @@ func (l *launch) run(ctx context.Context) (err error) {
 	joined := make(chan error, 1)
 	go func() { joined <- l.join(ctx) }()
 	err = l.prepare(ctx)
+	l.op.Phase("prepare")
 	if joinErr := <-joined; err == nil {
 		err = joinErr
 	}
+	l.op.Phase("network")
 	if err != nil {
 		return err
 	}
@@ -104,6 +112,7 @@ func (l *launch) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	l.op.Phase("specification")
 	status, err := l.m.o.Monitor.Create(ctx, config)
 	if fault.Is(err, fault.Exists) { // of a run whose end could not be cleaned up
 		if err = l.m.o.Monitor.Delete(ctx, l.rec.ID, true); err == nil {
@@ -113,11 +122,13 @@ func (l *launch) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	l.op.Phase("process")
 	l.m.bindStreams(ctx, l.c)
 	started := time.Now().UTC()
 	if err := l.m.o.Monitor.Start(ctx, l.rec.ID); err != nil {
 		return err
 	}
+	l.op.Phase("exec")
 	return l.m.started(l.c, status.Pid, started, &l.account)
 }
 
@@ -185,9 +196,13 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 			hostname = otherRec.Config.Hostname
 		}
 	}
+	links, err := l.m.links(rec, true)
+	if err != nil {
+		return err
+	}
 	l.input = spec.Input{
-		ID: rec.ID, Config: c, Host: &rec.Host, Args: args, Cwd: "/", User: l.account.User, Hostname: hostname,
-		Env:         environment(c.Env, hostname, l.account.Home, c.Tty),
+		ID: rec.ID, Config: c, Host: l.m.hardened(&rec.Host), Args: args, Cwd: "/", User: l.account.User, Hostname: hostname,
+		Env:         environment(slices.Concat(linkEnvironment(rec, links), c.Env), hostname, l.account.Home, c.Tty),
 		Mounts:      append(mounts, l.m.fileMounts(rec)...),
 		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: rec.Host.CgroupParent, DefaultUlimits: l.m.o.DefaultUlimits, AppArmor: l.m.o.AppArmor,
 	}
@@ -202,6 +217,16 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 	}
 	l.input.JoinPaths, err = l.m.joinPaths(&rec.Host)
 	return err
+}
+
+// hardened is the configuration with the daemon's security options before the container's own.
+func (m *Manager) hardened(h *wire.HostConfig) *wire.HostConfig {
+	if len(m.o.SecurityOptions) == 0 || h.Privileged {
+		return h
+	}
+	with := *h
+	with.SecurityOpt = slices.Concat(m.o.SecurityOptions, h.SecurityOpt)
+	return &with
 }
 
 // config is what the monitor is told.
@@ -332,7 +357,7 @@ func (m *Manager) joinPaths(h *wire.HostConfig) (map[specs.LinuxNamespaceType]st
 			return nil, fault.New(fault.Conflict, "cannot join %s of a non running container: %s", k.what, rec.ID)
 		}
 		if k.kind == specs.IPCNamespace && rec.Host.IpcMode != "shareable" {
-			return nil, fault.New(fault.Invalid, "container %s uses non-shareable IPC (hint: use IpcMode:shareable for the donor container)", rec.ID)
+			return nil, fault.New(fault.Invalid, "can't join IPC of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", rec.ID)
 		}
 		paths[k.kind] = fmt.Sprintf("/proc/%d/ns/%s", st.Pid, k.kind)
 	}
@@ -341,7 +366,7 @@ func (m *Manager) joinPaths(h *wire.HostConfig) (map[specs.LinuxNamespaceType]st
 
 // explain gives the error of a start the class of a user's mistake when it is one.
 func explain(err error) error {
-	if startExitCode(err) != unknownExit {
+	if startExitCode(err) != unknownExit || strings.HasPrefix(err.Error(), "process.cwd") {
 		return fault.As(fault.Invalid, err)
 	}
 	return err

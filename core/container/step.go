@@ -30,6 +30,8 @@ func (m *Manager) RunStep(ctx context.Context, s build.Step) (code int, err erro
 	rec := record{ID: id, Name: "build-" + id[:12], Config: wire.ContainerConfig{User: s.User, Hostname: s.Hostname}}
 	rec.Host.NetworkMode = s.Network
 	m.defaults(&rec)
+	m.setStep(id, true)
+	defer m.setStep(id, false)
 	dir := m.stepDirectory(id)
 	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return 0, err

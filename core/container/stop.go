@@ -18,6 +18,8 @@ const (
 	defaultGrace = 10 * time.Second
 	// killWait is how long the kernel may take to end a killed container, and we to clean up.
 	killWait = 30 * time.Second
+	// lastSignal is SIGRTMAX; see signal(7).
+	lastSignal syscall.Signal = 64
 )
 
 // Stop sends the stop signal, and SIGKILL when the grace is over. signalName and seconds override what
@@ -47,7 +49,10 @@ func (m *Manager) Stop(ctx context.Context, ref, signalName string, seconds *int
 	if err != nil {
 		return err
 	}
-	if err := m.stop(ctx, c, sig, grace(&rec, seconds), true); err != nil {
+	op := m.o.Operations.Begin("container", "stop", rec.ID)
+	err = m.stop(ctx, c, sig, grace(&rec, seconds), true)
+	op.End(err)
+	if err != nil {
 		return fmt.Errorf("cannot stop container: %s: %w", ref, err)
 	}
 	m.abandonRestart(c) // decided upon before we said that it is to stop
@@ -67,8 +72,11 @@ func stopSignal(rec *record, given string) (syscall.Signal, error) {
 
 func parseSignal(given string) (syscall.Signal, error) {
 	sig, err := signal.ParseSignal(given)
-	if err != nil {
+	if err != nil || sig < 1 {
 		return 0, fault.New(fault.Invalid, "Invalid signal: %s", shortened(given))
+	}
+	if sig > lastSignal {
+		return 0, fault.New(fault.Invalid, "The linux daemon does not support signal %d", sig)
 	}
 	return sig, nil
 }
@@ -200,7 +208,7 @@ func (m *Manager) Kill(ctx context.Context, ref, signalName string) error {
 	rec, st := c.snapshot()
 	ended := c.running()
 	if !st.live() || ended == nil {
-		return fault.New(fault.Conflict, "cannot kill container: %s: container %s is not running", ref, rec.ID)
+		return notRunningError(&rec)
 	}
 	stop, _ := stopSignal(&rec, "") //nolint:errcheck // validated when it was created
 	last := sig == syscall.SIGKILL || sig == stop
@@ -212,10 +220,7 @@ func (m *Manager) Kill(ctx context.Context, ref, signalName string) error {
 	} else {
 		err = m.kill(ctx, c, ended)
 	}
-	if err != nil {
-		return fmt.Errorf("cannot kill container: %s: %w", ref, err)
-	}
-	return nil
+	return err
 }
 
 // Restart stops the container when it runs, and starts it.

@@ -139,6 +139,19 @@ func (s *store) put(r record) error {
 	return s.records.Put(r.ID, r)
 }
 
+// has reports whether the database has the record.
+func (s *store) has(r *record) (bool, error) {
+	table := s.records
+	if r.Transient {
+		table = s.bootRecords
+	}
+	_, err := table.Get(r.ID)
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // putNew writes the record of a container that is made, and ends the intent that made it, at once.
 func (s *store) putNew(r record, op *state.Op) error {
 	if r.Transient { // its record is not in the database of the intent, which op.End removes

@@ -40,7 +40,11 @@ func (m *Manager) Top(ctx context.Context, ref, psArgs string) (wire.TopResponse
 	if err != nil {
 		return wire.TopResponse{}, fault.New(fault.Invalid, "ps %s on the host: %w", shortened(strings.Join(args, " ")), err)
 	}
-	return processTable(string(out), pids)
+	table, err := processTable(string(out), pids)
+	if err == nil {
+		m.emit(&rec, "top")
+	}
+	return table, err
 }
 
 // processTable takes the rows of the processes out of the output of ps. The last column may have spaces.

@@ -22,9 +22,12 @@ func (m *Manager) Update(ctx context.Context, ref string, u wire.UpdateRequest) 
 	defer c.op.unlock()
 	rec, st := c.snapshot()
 	h := rec.Host
+	if err := updateConflict(&h, &u); err != nil {
+		return answer, fmt.Errorf("Cannot update container %s: %w", rec.ID, err)
+	}
 	overResources(&h.Resources, &u.Resources)
 	if u.RestartPolicy.Name != "" {
-		if err := validRestart(u.RestartPolicy, h.AutoRemove); err != nil {
+		if err := validRestart(u.RestartPolicy, false); err != nil {
 			return answer, err
 		}
 		h.RestartPolicy = u.RestartPolicy
@@ -51,6 +54,31 @@ func (m *Manager) Update(ctx context.Context, ref string, u wire.UpdateRequest) 
 	return answer, nil
 }
 
+// updateConflict is what an update says that does not go with what was said before.
+func updateConflict(h *wire.HostConfig, u *wire.UpdateRequest) error {
+	for _, c := range []struct {
+		option, set string
+		conflict    bool
+	}{
+		{"Nano CPUs", "CPU Period", u.NanoCPUs > 0 && h.CPUPeriod > 0},
+		{"Nano CPUs", "CPU Quota", u.NanoCPUs > 0 && h.CPUQuota > 0},
+		{"CPU Period", "NanoCPUs", u.CPUPeriod > 0 && h.NanoCPUs > 0},
+		{"CPU Quota", "NanoCPUs", u.CPUQuota > 0 && h.NanoCPUs > 0},
+	} {
+		if c.conflict {
+			return fault.New(fault.Conflict, "Conflicting options: %s cannot be updated as %s has already been set", c.option, c.set)
+		}
+	}
+	if h.AutoRemove && u.RestartPolicy.Name != "" && u.RestartPolicy.Name != "no" {
+		return fault.New(fault.Conflict, "Restart policy cannot be updated because AutoRemove is enabled for the container")
+	}
+	derived := h.MemorySwap == 2*h.Memory // it follows the limit; see overResources
+	if u.Memory > 0 && u.MemorySwap == 0 && h.MemorySwap > 0 && u.Memory > h.MemorySwap && !derived {
+		return fault.New(fault.Conflict, "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
+	}
+	return nil
+}
+
 // overResources puts what is set over what was.
 func overResources(to, from *wire.Resources) {
 	over(&to.CPUShares, from.CPUShares)
@@ -70,11 +98,6 @@ func overResources(to, from *wire.Resources) {
 	over(&to.MemorySwap, from.MemorySwap)
 	if from.PidsLimit != nil {
 		to.PidsLimit = from.PidsLimit
-	}
-	if from.NanoCPUs != 0 {
-		to.CPUPeriod, to.CPUQuota = 0, 0
-	} else if from.CPUQuota != 0 {
-		to.NanoCPUs = 0
 	}
 }
 

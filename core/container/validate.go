@@ -20,7 +20,7 @@ import (
 // validate checks what core/container/spec does not know of. It has no side effect.
 func (m *Manager) validate(rec *record) error {
 	for _, check := range []func(*record) error{
-		validateProcess, validateHealth, validatePolicy, m.validateNetwork, validatePorts, validateLog, m.validateOther, m.validateUserns,
+		validateProcess, validateHealth, validatePolicy, m.validateNetwork, m.validateLinks, validatePorts, validateLog, m.validateOther, m.validateUserns,
 	} {
 		if err := check(rec); err != nil {
 			return err
@@ -81,6 +81,12 @@ func validateHealth(rec *record) error {
 	if h.Retries < 0 {
 		return fault.New(fault.Invalid, "Retries in Healthcheck cannot be negative")
 	}
+	if known := []string{"", "none", "restart", "stop", "kill"}; !slices.Contains(known, h.OnFailure) {
+		return &fault.Field{Field: "--health-on-failure", Given: shortened(h.OnFailure), Expected: "none, restart, stop or kill", Nearest: fault.Nearest(h.OnFailure, known)}
+	}
+	if h.OnFailure == "restart" && rec.Host.AutoRemove {
+		return fault.New(fault.Invalid, "can't create 'AutoRemove' container that is restarted when it is unhealthy")
+	}
 	return nil
 }
 
@@ -106,14 +112,17 @@ func validRestart(p wire.RestartPolicy, autoRemove bool) error {
 // with them.
 func (m *Manager) validateNetwork(rec *record) error {
 	c, h := &rec.Config, &rec.Host
-	if len(h.Links) > 0 {
-		return fault.New(fault.NotImplemented, "--link is not supported: containers on a network of your own know each other by name")
+	if h.NetworkMode == "container:" {
+		return fault.New(fault.Invalid, "Invalid network mode: invalid container format container:<name|id>")
 	}
 	if ref, ok := spec.Joined(h.NetworkMode); ok {
 		return m.validateJoined(rec, ref)
 	}
 	if h.NetworkMode == "host" && len(h.PortBindings) == 0 && h.PublishAllPorts {
 		h.PublishAllPorts = false
+	}
+	if h.UTSMode == "host" && c.Hostname != "" {
+		return fault.New(fault.Invalid, "conflicting options: hostname and the UTS mode")
 	}
 	if c.MacAddress != "" {
 		if h.NetworkMode == "host" || h.NetworkMode == "none" {
@@ -247,6 +256,9 @@ func validatePorts(rec *record) error {
 // engine does not have.
 func (m *Manager) validateOther(rec *record) error {
 	h := &rec.Host
+	if h.MemorySwappiness != nil && *h.MemorySwappiness == -1 {
+		h.MemorySwappiness = nil // what a client says that was told nothing
+	}
 	if ref, ok := spec.Joined(h.PidMode); ok {
 		other, err := m.find(ref)
 		if err != nil {

@@ -20,11 +20,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 )
 
@@ -35,7 +37,8 @@ const (
 
 // Store is an OCI image layout in a directory. Its methods may be called in parallel.
 type Store struct {
-	root string
+	root   string
+	opened time.Time
 
 	mu      sync.Mutex
 	flights map[digest.Digest]chan struct{} // ingests in progress, closed at their end
@@ -49,7 +52,7 @@ func Open(root string) (*Store, error) {
 			return nil, fmt.Errorf("open content store: %w", err)
 		}
 	}
-	s := &Store{root: root, flights: map[digest.Digest]chan struct{}{}}
+	s := &Store{root: root, opened: time.Now(), flights: map[digest.Digest]chan struct{}{}}
 	version := filepath.Join(root, ocispec.ImageLayoutFile)
 	data, err := os.ReadFile(version)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -141,9 +144,11 @@ func (s *Store) Delete(d digest.Digest) error {
 	if err != nil {
 		return err
 	}
+	crash.Point("blob", "before delete")
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete blob: %w", err)
 	}
+	crash.Point("blob", "after delete")
 	return nil
 }
 
@@ -211,6 +216,8 @@ func (s *Store) replace(name string, data []byte) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
+	crash.Point("layout file", "before rename")
+	defer crash.Point("layout file", "after rename")
 	return os.Rename(f.Name(), filepath.Join(s.root, name))
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 )
 
@@ -51,6 +52,7 @@ func (s *Store) Writer(ctx context.Context, want ocispec.Descriptor) (*Writer, e
 		return nil, fmt.Errorf("write blob: %w", err)
 	}
 	w.file = f
+	crash.Point("blob", "begun")
 	return w, nil
 }
 
@@ -145,9 +147,11 @@ func (w *Writer) Commit() (ocispec.Descriptor, error) {
 		return got, fmt.Errorf("write blob: %w", err)
 	}
 	// Two writers of unnamed blobs may come to the same digest: the rename replaces equal by equal.
+	crash.Point("blob", "before rename")
 	if err := os.Rename(w.file.Name(), path); err != nil {
 		return got, fmt.Errorf("write blob: %w", err)
 	}
+	crash.Point("blob", "after rename")
 	w.land()
 	return got, nil
 }

@@ -58,13 +58,13 @@ func (s *Store) Commit(ctx context.Context, r CommitRequest) (*Image, error) {
 			return nil, fmt.Errorf("commit: %w", err)
 		}
 	}
-	created := orNow(r.Created)
+	created, below := orNow(r.Created), len(config.RootFS.DiffIDs)
 	config.Created, config.RootFS.DiffIDs = &created, d.diffs
 	if r.Author != "" {
 		config.Author = r.Author
 	}
 	config.History = append(slices.Clone(config.History), ocispec.History{
-		Created: &created, CreatedBy: r.CreatedBy, Author: r.Author, Comment: r.Comment, EmptyLayer: r.SnapshotKey == "",
+		Created: &created, CreatedBy: r.CreatedBy, Author: r.Author, Comment: r.Comment, EmptyLayer: len(d.diffs) == below,
 	})
 	if d.config, err = writeConfig(config, &r.Config); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
@@ -74,7 +74,7 @@ func (s *Store) Commit(ctx context.Context, r CommitRequest) (*Image, error) {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
 	for _, t := range tags {
-		s.o.Events("tag", e.record.ID.String(), map[string]string{"name": familiarString(t)})
+		s.tell("tag", e, e.record.ID.String(), familiarString(t))
 	}
 	return e.Image.clone(), nil
 }
@@ -117,11 +117,18 @@ func (s *Store) Import(ctx context.Context, r io.Reader, ref, message string, ch
 	if err != nil {
 		return "", fmt.Errorf("import: %w", err)
 	}
-	s.o.Events("import", e.record.ID.String(), map[string]string{"name": e.record.ID.String()})
+	for _, t := range tags {
+		s.tell("tag", e, e.record.ID.String(), familiarString(t))
+	}
+	s.tell("import", e, e.record.ID.String(), e.record.ID.String())
 	return e.record.ID, nil
 }
 
-// addLayer adds a layer to a draft: the tar that write writes is stored as a blob and unpacked in one go.
+// emptyLayer is the digest of a tar without entries: two blocks of zeros.
+const emptyLayer digest.Digest = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
+// addLayer adds a layer to a draft: the tar that write writes is stored as a blob and unpacked in one
+// go. One that changes nothing of those below is left out, as Docker does it.
 func (s *Store) addLayer(ctx context.Context, l *lease, d *draft, write func(io.Writer) error) error {
 	w, err := s.o.Content.Writer(ctx, ocispec.Descriptor{})
 	if err != nil {
@@ -145,6 +152,10 @@ func (s *Store) addLayer(ctx context.Context, l *lease, d *draft, write func(io.
 			staged.Discard()
 		}
 		return err
+	}
+	if staged.DiffID == emptyLayer && len(d.diffs) > 0 {
+		staged.Discard()
+		return nil
 	}
 	l.blob(w.Digest())
 	blob, err := w.Commit()

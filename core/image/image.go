@@ -21,6 +21,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -56,6 +57,8 @@ type User struct {
 type Store struct {
 	o    Options
 	rows *state.Table[record]
+
+	downloads atomic.Int32 // see SetDownloads
 
 	// change is held by whoever changes rows, from reading them to having written them.
 	change sync.Mutex
@@ -167,4 +170,15 @@ func (s *Store) Reconcile(ctx context.Context, keepSnapshots []string) error {
 	}
 	s.writeIndex()
 	return nil
+}
+
+// tell publishes what happened to an image. id is its ID or, with what registries are asked for, its
+// name; the attributes are its labels and a name.
+func (s *Store) tell(action string, e *entry, id, name string) {
+	attributes := map[string]string{}
+	if e != nil {
+		maps.Copy(attributes, e.ContainerConfig.Labels)
+	}
+	attributes["name"] = name
+	s.o.Events(action, id, attributes)
 }

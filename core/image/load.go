@@ -75,7 +75,7 @@ func (s *Store) loadDraft(ctx context.Context, l *lease, d draft, report *report
 	if len(d.tags) == 0 {
 		report.say(wire.Message{Stream: fmt.Sprintf("Loaded image ID: %s\n", e.record.ID)})
 	}
-	s.o.Events("load", e.record.ID.String(), map[string]string{"name": e.record.ID.String()})
+	s.tell("load", e, e.record.ID.String(), e.record.ID.String())
 	return nil
 }
 

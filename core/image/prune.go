@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
@@ -10,7 +11,7 @@ import (
 // Prune removes images that no container uses: nameless ones, or all with the filter dangling=false.
 // The filters until, label and label! choose among them.
 func (s *Store) Prune(ctx context.Context, filters map[string][]string) (wire.ImagesPrune, error) {
-	answer := wire.ImagesPrune{ImagesDeleted: []wire.ImageDelete{}}
+	var answer wire.ImagesPrune
 	nameless := true
 	for _, v := range filters["dangling"] {
 		is, err := parseBool("dangling", v)
@@ -49,24 +50,15 @@ func (s *Store) Prune(ctx context.Context, filters map[string][]string) (wire.Im
 	}
 	answer.ImagesDeleted = rm.out
 	answer.SpaceReclaimed = uint64(max(0, before-s.diskUsage()))
-	s.o.Events("prune", "", map[string]string{})
+	s.o.Events("prune", "", map[string]string{"reclaimed": strconv.FormatUint(answer.SpaceReclaimed, 10)})
 	return answer, nil
 }
 
-// diskUsage is what layers and blobs take.
+// diskUsage is what the layers take, which is what Docker counts as reclaimed.
 func (s *Store) diskUsage() int64 {
 	var sum int64
 	for _, l := range s.o.Layers.Layers() {
 		sum += l.Size
-	}
-	seen := map[string]bool{}
-	for _, e := range s.all() {
-		for _, l := range e.Layers {
-			if !seen[string(l.Blob.Digest)] {
-				seen[string(l.Blob.Digest)] = true
-				sum += l.Blob.Size
-			}
-		}
 	}
 	return sum
 }

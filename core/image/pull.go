@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,9 @@ import (
 // downloads is how many layers are fetched at once, as Docker's max-concurrent-downloads.
 const downloads = 3
 
+// SetDownloads changes how many layers each pull fetches at once from now on; 0 is the default.
+func (s *Store) SetDownloads(n int) { s.downloads.Store(int32(n)) }
+
 // Pull fetches an image from its registry. platform is "" for the host's; auth may be nil. progress is
 // told in Docker's words.
 func (s *Store) Pull(ctx context.Context, ref, platform string, auth *wire.AuthConfig, progress func(wire.Message)) error {
@@ -25,34 +29,48 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *wire.AuthC
 		return err
 	}
 	named = reference.TagNameOnly(named)
-	var want ocispec.Platform
-	if platform != "" {
-		if want, err = registry.ParsePlatform(platform); err != nil {
-			return err
-		}
-	}
-	if s.o.Registry == nil {
-		return fault.New(fault.NotImplemented, "pull %s: this store has no registry client", ref)
-	}
-	remote, err := s.o.Registry.Resolve(ctx, named.String(), want, auth)
+	report, status := newReporter(progress), "Image is up to date"
+	newer, err := s.pull(ctx, named, platform, auth, report)
 	if err != nil {
 		return err
 	}
-	report := newReporter(progress)
+	if newer {
+		status = "Downloaded newer image"
+	}
+	report.say(wire.Message{Status: "Status: " + status + " for " + reference.FamiliarString(named)})
+	return nil
+}
+
+// pull fetches the image of a complete reference; newer is whether the name stood for no image, or
+// another.
+func (s *Store) pull(ctx context.Context, named reference.Named, platform string, auth *wire.AuthConfig, report *reporter) (newer bool, err error) {
+	var want ocispec.Platform
+	if platform != "" {
+		if want, err = registry.ParsePlatform(platform); err != nil {
+			return false, err
+		}
+	}
+	if s.o.Registry == nil {
+		return false, fault.New(fault.NotImplemented, "pull %s: this store has no registry client", named)
+	}
+	remote, err := s.o.Registry.Resolve(ctx, named.String(), want, auth)
+	if err != nil {
+		return false, err
+	}
 	report.say(wire.Message{Status: "Pulling from " + reference.Path(named), ID: identifier(named)})
 	l := s.lease()
 	defer l.end()
 	name := reference.FamiliarString(named)
 	d, err := s.fetch(ctx, l, remote)
 	if err != nil {
-		return fmt.Errorf("pull %s: %w", name, err)
+		return false, fmt.Errorf("pull %s: %w", name, err)
 	}
 	if have := d.platform; platform != "" && registry.Runs(want, have) == 0 {
-		return fault.New(fault.NotFound, "image with reference %s was found but does not match the specified platform: wanted %s, actual: %s",
+		return false, fault.New(fault.NotFound, "image with reference %s was found but does not match the specified platform: wanted %s, actual: %s",
 			name, registry.PlatformString(want), registry.PlatformString(have))
 	}
 	if err := s.fetchLayers(ctx, l, remote, d, report); err != nil {
-		return fmt.Errorf("pull %s: %w", name, err)
+		return false, fmt.Errorf("pull %s: %w", name, err)
 	}
 	if _, digested := named.(reference.Digested); !digested {
 		d.tags = []string{named.String()}
@@ -61,15 +79,47 @@ func (s *Store) Pull(ctx context.Context, ref, platform string, auth *wire.AuthC
 	before := s.byName(named)
 	e, err := s.add(ctx, l, d)
 	if err != nil {
-		return fmt.Errorf("pull %s: %w", name, err)
+		return false, fmt.Errorf("pull %s: %w", name, err)
 	}
 	report.say(wire.Message{Status: "Digest: " + remote.Digest.String()})
-	if before != nil && before.record.ID == e.record.ID {
-		report.say(wire.Message{Status: "Status: Image is up to date for " + name})
-	} else {
-		report.say(wire.Message{Status: "Status: Downloaded newer image for " + name})
+	s.tell("pull", e, name, reference.FamiliarName(named))
+	return before == nil || before.record.ID != e.record.ID, nil
+}
+
+// maxTags bounds a pull of all tags.
+const maxTags = 10_000
+
+// PullAll fetches every tag of a repository.
+func (s *Store) PullAll(ctx context.Context, repository, platform string, auth *wire.AuthConfig, progress func(wire.Message)) error {
+	named, err := parseName(repository)
+	if err != nil {
+		return err
 	}
-	s.o.Events("pull", name, map[string]string{"name": reference.FamiliarName(named)})
+	if !reference.IsNameOnly(named) {
+		return fault.New(fault.Invalid, "tag can't be used with --all-tags/-a")
+	}
+	if s.o.Registry == nil {
+		return fault.New(fault.NotImplemented, "pull %s: this store has no registry client", repository)
+	}
+	tags, err := s.o.Registry.Tags(ctx, named.Name(), maxTags, auth)
+	if err != nil {
+		return err
+	}
+	report, name, status := newReporter(progress), reference.FamiliarName(named), "Image is up to date"
+	for _, tag := range tags {
+		tagged, err := reference.WithTag(named, tag)
+		if err != nil {
+			return fault.New(fault.Invalid, "pull %s: the registry has a tag %q: %w", name, tag, err)
+		}
+		newer, err := s.pull(ctx, tagged, platform, auth, report)
+		if err != nil {
+			return err
+		}
+		if newer {
+			status = "Downloaded newer image"
+		}
+	}
+	report.say(wire.Message{Status: "Status: " + status + " for " + name})
 	return nil
 }
 
@@ -100,15 +150,25 @@ func (s *Store) fetch(ctx context.Context, l *lease, remote *registry.Image) (dr
 
 // fetchLayers brings the layers of a remote image into the stores.
 func (s *Store) fetchLayers(ctx context.Context, l *lease, remote *registry.Image, d draft, report *reporter) error {
-	for _, blob := range d.layers {
-		l.blob(blob.Digest)
-		report.state(short(blob.Digest), "Pulling fs layer")
+	if s.byID(remote.Manifest.Config.Digest) != nil {
+		report = newReporter(nil) // the image is there: nothing is to be told of its layers
+	}
+	here := make([]bool, len(d.layers))
+	for i, chain := range layer.ChainOf(d.diffs) {
+		blob := d.layers[i].Digest
+		l.blob(blob)
+		_, err := s.o.Layers.Get(chain)
+		if here[i] = err == nil && s.o.Content.Has(blob); !here[i] {
+			report.state(short(blob), "Pulling fs layer")
+		}
 	}
 	f := fetcher{s: s, remote: remote, report: report}
-	return s.unpack(ctx, l, d.diffs, downloads, func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
+	return s.unpack(ctx, l, d.diffs, int(cmp.Or(s.downloads.Load(), downloads)), func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
 		return f.layer(ctx, d.layers[i], there)
 	}, func(i int) {
-		report.state(short(d.layers[i].Digest), "Pull complete")
+		if !here[i] {
+			report.state(short(d.layers[i].Digest), "Pull complete")
+		}
 	})
 }
 
@@ -204,6 +264,8 @@ func (s *Store) Push(ctx context.Context, ref string, auth *wire.AuthConfig, pro
 	if _, ok := named.(reference.Digested); ok {
 		return fault.New(fault.Invalid, "cannot push a digest reference")
 	}
+	report := newReporter(progress)
+	report.say(wire.Message{Status: "The push refers to repository [" + named.Name() + "]"})
 	tags := []string{named.String()}
 	if reference.IsNameOnly(named) {
 		tags = s.tagsOf(named.Name())
@@ -217,10 +279,10 @@ func (s *Store) Push(ctx context.Context, ref string, auth *wire.AuthConfig, pro
 		return fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", reference.FamiliarName(named))
 	}
 	for _, tag := range tags {
-		if err := s.push(ctx, tag, auth, newReporter(progress)); err != nil {
+		if err := s.push(ctx, tag, auth, report); err != nil {
 			return err
 		}
-		s.o.Events("push", familiarString(tag), map[string]string{"name": reference.FamiliarName(named)})
+		s.tell("push", s.tagged(tag), familiarString(tag), reference.FamiliarName(named))
 	}
 	return nil
 }

@@ -136,11 +136,11 @@ func (rm *remover) keep(e *entry) error {
 	return nil
 }
 
-// tell reports the names that an image lost.
+// tell reports the names that an image lost. As Docker's, the event has the image's ID for a name.
 func (rm *remover) tell(e *entry) {
 	for _, o := range rm.out[rm.told:] {
 		if o.Untagged != "" {
-			rm.s.o.Events("untag", e.record.ID.String(), map[string]string{"name": o.Untagged})
+			rm.s.tell("untag", e, e.record.ID.String(), e.record.ID.String())
 		}
 	}
 	rm.told = len(rm.out)

@@ -37,7 +37,7 @@ func (s *Store) Save(ctx context.Context, refs []string, w io.Writer) error {
 		return fmt.Errorf("save: %w", err)
 	}
 	for _, i := range images {
-		s.o.Events("save", i.record.ID.String(), map[string]string{"name": i.record.ID.String()})
+		s.tell("save", i.entry, i.record.ID.String(), i.record.ID.String())
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ func (s *Store) Tag(_ context.Context, source, target string) error {
 			return err
 		}
 	}
-	s.o.Events("tag", e.record.ID.String(), map[string]string{"name": familiarString(tag)})
+	s.tell("tag", e, e.record.ID.String(), familiarString(tag))
 	return nil
 }
 

@@ -162,6 +162,7 @@ func (u *unpacker) create(fd int, base string, h *tar.Header, r io.Reader) error
 	case tar.TypeDir:
 		return unix.Mkdirat(fd, base, 0o700)
 	case tar.TypeSymlink:
+		u.Size += int64(len(h.Linkname)) // as lstat(2) says, which Docker sums up
 		return unix.Symlinkat(h.Linkname, fd, base)
 	case tar.TypeLink:
 		return u.hardlink(base, h)

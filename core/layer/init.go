@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/crash"
 )
 
 // mountPoint is a place that the engine mounts something on, or that programs expect.
@@ -63,9 +65,11 @@ func (s *Store) initLayer(chain digest.Digest) error {
 	if err := s.fillInit(chain, tmp); err != nil {
 		return fmt.Errorf("mount points: %w", err)
 	}
+	crash.Point("mount points", "before rename")
 	if err := os.Rename(tmp, final); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("mount points: %w", err)
 	}
+	crash.Point("mount points", "after rename")
 	l.ready = true
 	return nil
 }

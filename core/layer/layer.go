@@ -38,6 +38,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -85,6 +86,7 @@ var defaultLimits = Limits{Bytes: 1 << 37, Entries: 8 << 20, Names: 1 << 29}
 // Store keeps layers and snapshots in a directory. Its methods may be called in parallel.
 type Store struct {
 	root   string
+	opened time.Time
 	log    *slog.Logger
 	limits Limits
 	suffix string // overlay options that this kernel needs, see kernelOptions
@@ -132,7 +134,7 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 		return nil, &fault.Field{Field: "data-root", Given: root, Expected: `a path without , : \ and "`}
 	}
 	s := &Store{
-		root: root, log: logger, limits: defaultLimits, suffix: kernelOptions(),
+		root: root, opened: time.Now(), log: logger, limits: defaultLimits, suffix: kernelOptions(),
 		layers: map[digest.Digest]*layerState{}, snapshots: map[string]digest.Digest{}, links: map[string]bool{},
 	}
 	for _, dir := range []string{tmpDir, linkDir, filepath.Join(emptyDir, "diff"), filepath.Join(emptyDir, "none")} {

@@ -143,8 +143,10 @@ func (s *Store) dropSnapshots(ctx context.Context, keep map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-func (s *Store) dropLayers(ctx context.Context, chains []digest.Digest) error {
+// Orphans returns the layers that are in none of the chains and not below a snapshot, in no order.
+func (s *Store) Orphans(chains []digest.Digest) []Layer {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	wanted := map[digest.Digest]bool{}
 	keep := func(chain digest.Digest) {
 		for chain != "" && !wanted[chain] {
@@ -168,7 +170,11 @@ func (s *Store) dropLayers(ctx context.Context, chains []digest.Digest) error {
 			gone = append(gone, l.Layer)
 		}
 	}
-	s.mu.Unlock()
+	return gone
+}
+
+func (s *Store) dropLayers(ctx context.Context, chains []digest.Digest) error {
+	gone := s.Orphans(chains)
 	// A layer goes before the one that it stands on; releasing twice what is left does no harm.
 	var errs []error
 	for len(gone) > 0 {

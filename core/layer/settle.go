@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 )
 
@@ -79,6 +80,7 @@ func (st *Staged) rename(l Layer) error {
 	if err := os.WriteFile(filepath.Join(st.dir, metaFile), data, 0o600); err != nil {
 		return err
 	}
+	crash.Point("layer", "described")
 	final := s.dir(l.ChainID)
 	if exists(final) { // not whole: load has not taken it for a layer
 		if err := s.discard(final); err != nil {
@@ -88,6 +90,8 @@ func (st *Staged) rename(l Layer) error {
 	if err := s.link(l.Link, l.ChainID.Encoded()); err != nil {
 		return err
 	}
+	crash.Point("layer", "linked")
+	defer crash.Point("layer", "in its place")
 	return os.Rename(st.dir, final)
 }
 

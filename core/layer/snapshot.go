@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/mount"
 )
@@ -88,13 +89,16 @@ func (s *Store) makeSnapshot(name string, chain digest.Digest) ([]mount.Mount, e
 	} else if err != nil {
 		return nil, err
 	}
+	crash.Point("snapshot", "directory made")
 	if err := os.Symlink(linkOfChain(chain), filepath.Join(dir, "lower")); err != nil {
 		return nil, err
 	}
+	crash.Point("snapshot", "lower made")
 	upper := filepath.Join(dir, "diff")
 	if err := os.Mkdir(upper, 0o755); err != nil {
 		return nil, err
 	}
+	crash.Point("snapshot", "upper made")
 	// The root directory of the overlay is the upper one, so the image's owner and mode of "/" must
 	// be repeated on it.
 	var st unix.Stat_t
@@ -114,6 +118,7 @@ func (s *Store) makeSnapshot(name string, chain digest.Digest) ([]mount.Mount, e
 	if err := os.Mkdir(filepath.Join(dir, "work"), 0o711); err != nil {
 		return nil, err
 	}
+	crash.Point("snapshot", "made")
 	return s.mounts(name, chain)
 }
 
@@ -290,10 +295,12 @@ func (s *Store) putAway(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	crash.Point("directory of layers", "before putting away")
 	// A rename replaces an empty directory (rename(2)).
 	if err := unix.Rename(dir, hole); err != nil {
 		os.Remove(hole)
 		return "", err
 	}
+	crash.Point("directory of layers", "put away")
 	return hole, nil
 }

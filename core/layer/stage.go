@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 )
 
@@ -54,6 +55,7 @@ func (s *Store) Stage(ctx context.Context, r io.Reader) (_ *Staged, err error) {
 	if err := os.Mkdir(diff, 0o755); err != nil {
 		return nil, fmt.Errorf("unpack layer: %w", err)
 	}
+	crash.Point("layer", "begun")
 	root, err := openRoot(diff)
 	if err != nil {
 		return nil, fmt.Errorf("unpack layer: %w", err)
@@ -76,6 +78,7 @@ func (s *Store) Stage(ctx context.Context, r io.Reader) (_ *Staged, err error) {
 		return nil, fault.New(fault.Invalid, "unpack layer: more than %d bytes follow the end of the archive", maxTrailer)
 	}
 	ahead.stop()
+	crash.Point("layer", "unpacked")
 	st.DiffID = sumDigest(sum)
 	return st, nil
 }

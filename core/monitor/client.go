@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/monitor/protocol"
 )
@@ -206,7 +207,9 @@ func (c *Client) call(ctx context.Context, r protocol.Request, args, result any,
 	if err != nil {
 		return nil, err
 	}
+	crash.Point("monitor before", r.Verb)
 	a, err := l.call(ctx, r, files)
+	crash.Point("monitor after", r.Verb)
 	if err == nil && result != nil {
 		err = protocol.Decode(a.response.Result, result)
 	}

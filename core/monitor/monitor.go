@@ -63,11 +63,23 @@ type Config struct {
 
 // LogConfig says where the output of a container is kept.
 type LogConfig struct {
-	Driver     string            `json:"driver"` // "json-file", "local" (the same format) or "none"; "" is none
+	// Driver is "json-file", "local" (the same format), "syslog", "journald" or "none"; "" is none. Of the
+	// two that send the output elsewhere, what has a Path is kept in it too, so that it can be read here.
+	Driver     string            `json:"driver"`
 	Path       string            `json:"path,omitempty"`
 	MaxSize    int64             `json:"maxSize,omitempty"` // bytes a file may have before it is rotated; 0: no bound
 	MaxFile    int               `json:"maxFile,omitempty"` // files that are kept, this one included; 0 is 1
 	Attributes map[string]string `json:"attributes,omitempty"`
+
+	// Buffer is how many bytes of output may wait for a slow log before it loses entries; 0: none, the
+	// container waits.
+	Buffer int64 `json:"buffer,omitempty"`
+
+	Address  string            `json:"address,omitempty"`  // syslog: as Docker's syslog-address; "" is /dev/log
+	Facility int               `json:"facility,omitempty"` // syslog: RFC 5424, section 6.2.1
+	Format   string            `json:"format,omitempty"`   // syslog: rfc3164, rfc5424, rfc5424micro; "" is the one for /dev/log
+	Tag      string            `json:"tag,omitempty"`
+	Fields   map[string]string `json:"fields,omitempty"` // journald: of every entry
 }
 
 // ExecConfig describes a further process in a running container.

@@ -49,6 +49,7 @@ func (m *Manager) Create(ctx context.Context, r wire.NetworkCreateRequest) (wire
 	if err != nil {
 		return none, fmt.Errorf("network driver %s: %w", n.Driver, err)
 	}
+	n.Options = withDefaults(schema, n.Options, m.o.NetworkOption[n.Driver])
 	if n.DriverOptions, err = driverOptions(schema, n.Options, "driver option"); err != nil {
 		return none, err
 	}
@@ -117,8 +118,12 @@ func validate(r wire.NetworkCreateRequest) error {
 		return fault.New(fault.Forbidden, "operation is not permitted on predefined %s network", r.Name)
 	case builtin(r.Driver):
 		return fault.New(fault.Forbidden, "only one instance of %q network is allowed", r.Driver)
+	case r.Scope == "swarm":
+		return fault.New(fault.Forbidden, "cannot create a swarm scoped network when swarm is not active")
 	case r.Ingress:
-		return fault.New(fault.NotImplemented, "ingress networks belong to swarm, which this engine does not have")
+		return fault.New(fault.Forbidden, "Ingress network can only be global scope network")
+	case r.Driver == "overlay":
+		return fault.New(fault.Forbidden, `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`)
 	case r.ConfigOnly || r.ConfigFrom != nil && r.ConfigFrom.Network != "":
 		return fault.New(fault.NotImplemented, "config-only networks are not supported: give the options to each network")
 	case r.Scope != "" && r.Scope != "local":

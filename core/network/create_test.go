@@ -82,7 +82,7 @@ func TestCreateRefuses(t *testing.T) {
 		{wire.NetworkCreateRequest{Name: "front"}, fault.Conflict, "network with name front already exists"},
 		{wire.NetworkCreateRequest{Name: "n", Driver: "host"}, fault.Forbidden, `only one instance of "host" network is allowed`},
 		{wire.NetworkCreateRequest{Name: "n", Driver: "brige"}, fault.NotFound, "brige"},
-		{wire.NetworkCreateRequest{Name: "n", Ingress: true}, fault.NotImplemented, "swarm"},
+		{wire.NetworkCreateRequest{Name: "n", Ingress: true}, fault.Forbidden, "Ingress network can only be global scope network"},
 		{wire.NetworkCreateRequest{Name: "n", EnableIPv4: off()}, fault.Invalid, "IPv4 or IPv6 must be enabled"},
 		{wire.NetworkCreateRequest{Name: "n", Options: map[string]string{"com.docker.network.driver.mtuu": "1"}}, fault.Invalid, `did you mean "com.docker.network.driver.mtu"?`},
 		{wire.NetworkCreateRequest{Name: "n", Options: map[string]string{"mtu": "9"}}, fault.Invalid, "a whole number from 68 to 65535"},

@@ -43,6 +43,13 @@ func (m *Manager) loadDefaults() error {
 	if err != nil {
 		return err
 	}
+	if m.o.FixedCIDR != "" {
+		part, err := netip.ParsePrefix(m.o.FixedCIDR)
+		if err != nil || part.Bits() < subnet.Prefix.Bits() || !subnet.Prefix.Contains(part.Addr()) {
+			return &fault.Field{Field: "fixed-cidr", Given: shortened(m.o.FixedCIDR), Expected: "a part of the default bridge's subnet " + m.o.BIP}
+		}
+		subnet.Range = part.Masked()
+	}
 	if old := m.named(bridgeName); old != nil {
 		if m.same(old.Network, want, subnet) {
 			return nil
@@ -76,7 +83,7 @@ func (m *Manager) same(old, want Network, asked Subnet) bool {
 	}
 	had := old.Subnets[0]
 	if asked.Asked || had.Asked {
-		return had.Asked == asked.Asked && had.Prefix == asked.Prefix && had.Gateway == asked.Gateway
+		return had.Asked == asked.Asked && had.Prefix == asked.Prefix && had.Range == asked.Range && had.Gateway == asked.Gateway
 	}
 	for _, p := range hostRoutes(m.o.DefaultBridge) {
 		if p.Overlaps(had.Prefix) {

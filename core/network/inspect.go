@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"regexp"
@@ -61,7 +62,13 @@ func (m *Manager) describe(e *entry) wire.NetworkInspect {
 		Containers: map[string]wire.NetworkEndpoint{},
 		Options:    cloned(e.Options), Labels: cloned(e.Labels),
 	}
-	for _, s := range e.Subnets {
+	if e.Default && e.Driver != hostDriver && e.Driver != nullDriver {
+		n.Options = defaultShown(e.Options, e.Settings)
+	}
+	byFamily := slices.SortedStableFunc(slices.Values(e.Subnets), func(a, b Subnet) int {
+		return a.Prefix.Addr().BitLen() - b.Prefix.Addr().BitLen()
+	})
+	for _, s := range byFamily {
 		c := wire.IPAMConfig{Subnet: s.Prefix.String()}
 		if s.Range.IsValid() {
 			c.IPRange = s.Range.String()
@@ -96,6 +103,26 @@ func (m *Manager) describe(e *entry) wire.NetworkInspect {
 	return n
 }
 
+// defaultShown are the options of the default network as dockerd has always shown them: clients look
+// there for the bridge's name and MTU.
+func defaultShown(given, settings map[string]string) map[string]string {
+	shown := cloned(given)
+	shown["com.docker.network.bridge.default_bridge"] = "true"
+	for option, setting := range map[string]string{
+		"com.docker.network.bridge.enable_icc":           "icc",
+		"com.docker.network.bridge.enable_ip_masquerade": "masquerade",
+		"com.docker.network.driver.mtu":                  "mtu",
+	} {
+		if _, ok := shown[option]; !ok && settings[setting] != "" {
+			shown[option] = settings[setting]
+		}
+	}
+	if _, ok := shown["com.docker.network.bridge.host_binding_ipv4"]; !ok {
+		shown["com.docker.network.bridge.host_binding_ipv4"] = cmp.Or(settings["host_binding"], "0.0.0.0")
+	}
+	return shown
+}
+
 // cloned is a copy that clients may iterate over.
 func cloned(m map[string]string) map[string]string {
 	if m == nil {
@@ -119,7 +146,7 @@ var filters = map[string]test{
 	"label": func(_ *Manager, e *entry, v string) bool { return labelled(e.Labels, v) },
 	"dangling": func(m *Manager, e *entry, v string) bool {
 		want, _ := strconv.ParseBool(v)
-		return !e.Default && m.inUse(e.ID) == nil == want
+		return (!e.Default && m.inUse(e.ID) == nil) == want
 	},
 }
 

@@ -26,12 +26,14 @@ type Options struct {
 	// Events is told of create, connect, disconnect and destroy, with the network's ID; nil: nobody.
 	Events func(action, networkID string, attributes map[string]string)
 
-	DefaultDriver string            // "" is bridge: the driver of the network called bridge and of networks that name none
-	DefaultBridge string            // "" is sampan0: name of the default network's bridge on the host
-	BIP           string            // address of the default bridge with prefix length; "": from the pools
-	DefaultOption map[string]string // more driver options of the default network, such as mtu
-	Pools         []ipam.Pool       // nil: ipam.DefaultPools
-	DNS           []string          // for containers that say nothing themselves
+	DefaultDriver string                       // "" is bridge: the driver of the network called bridge and of networks that name none
+	DefaultBridge string                       // "" is sampan0: name of the default network's bridge on the host
+	BIP           string                       // address of the default bridge with prefix length; "": from the pools
+	DefaultOption map[string]string            // more driver options of the default network, such as mtu
+	FixedCIDR     string                       // the part of BIP's subnet that containers get addresses of; "": all of it
+	NetworkOption map[string]map[string]string // by driver: options of new networks that do not say otherwise
+	Pools         []ipam.Pool                  // nil: ipam.DefaultPools
+	DNS           []string                     // for containers that say nothing themselves
 	DNSSearch     []string
 	DNSOptions    []string
 	HostGateway   netip.Addr // what host-gateway in ExtraHosts means; zero: the default bridge's address

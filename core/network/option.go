@@ -36,6 +36,27 @@ func driverOptions(schema wire.Schema, given map[string]string, of string) (map[
 	return found, nil
 }
 
+// withDefaults adds the daemon's options for networks of the driver where the request has none, by
+// that or by another of the option's names.
+func withDefaults(schema wire.Schema, asked, defaults map[string]string) map[string]string {
+	if len(defaults) == 0 {
+		return asked
+	}
+	all := maps.Clone(asked)
+	if all == nil {
+		all = map[string]string{}
+	}
+	for name, value := range defaults {
+		given := func(other string) bool {
+			return other == name || attribute(schema, name) != nil && attribute(schema, other) == attribute(schema, name)
+		}
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(asked)), given) {
+			all[name] = value
+		}
+	}
+	return all
+}
+
 // attribute returns the one of the name, which may be an alias such as Docker's, or nil.
 func attribute(schema wire.Schema, name string) *wire.Attribute {
 	for i := range schema.Attributes {

@@ -111,7 +111,7 @@ var pruneFilters = []string{"label", "label!", "until"}
 
 // Prune removes the networks that users made and no container is in.
 func (m *Manager) Prune(ctx context.Context, filters map[string][]string) (wire.NetworksPrune, error) {
-	answer := wire.NetworksPrune{NetworksDeleted: []string{}}
+	var answer wire.NetworksPrune
 	before := time.Now()
 	for _, key := range slices.Sorted(maps.Keys(filters)) {
 		if !slices.Contains(pruneFilters, key) {
@@ -147,6 +147,7 @@ func (m *Manager) Prune(ctx context.Context, filters map[string][]string) (wire.
 		}
 		answer.NetworksDeleted = append(answer.NetworksDeleted, n.Name)
 	}
+	m.o.Events("prune", "", map[string]string{"reclaimed": "0"}) // the words of the other nouns' prune
 	return answer, nil
 }
 

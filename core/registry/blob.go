@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// maxBroken bounds how often one download goes on after its connection broke without a byte in
-	// between.
-	maxBroken = 5
+	// attempts bounds how often one download goes on after its connection broke without a byte in
+	// between, as Docker's max-download-attempts.
+	attempts = 5
 	// stalled is how long a registry may be silent in the middle of a blob.
 	stalled = 60 * time.Second
 )
@@ -155,7 +155,7 @@ func (b *blob) resume(cause error) error {
 		cause = io.ErrUnexpectedEOF
 	}
 	for {
-		if b.broken++; b.broken > maxBroken {
+		if b.broken++; b.broken > b.image.repo.attempts {
 			return fault.New(fault.Unavailable, "blob %s: broke off after %d of %d bytes: %w", b.want.Digest, b.size, b.want.Size, cause)
 		}
 		select {

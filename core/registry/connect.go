@@ -63,7 +63,7 @@ func (c *Client) endpoints(ctx context.Context, named reference.Named, auth *wir
 	}
 	host := reference.Domain(named)
 	var list []endpoint
-	for _, m := range c.mirrors[host] {
+	for _, m := range c.rules.Load().mirrors[host] {
 		// A login is for the registry it was given for, not for whoever mirrors it.
 		list = append(list, endpoint{host: m.host, plain: m.plain || c.IsInsecure(ctx, m.host), auth: authn.Anonymous, mirror: true})
 	}
@@ -97,6 +97,8 @@ type repository struct {
 	name  name.Repository
 	round http.RoundTripper
 	http  *http.Client
+
+	uploads, attempts int // of the rules at that time
 }
 
 // connect asks the endpoint how it wants to be spoken to, and for a token where it gives out tokens.
@@ -109,7 +111,8 @@ func (c *Client) connect(ctx context.Context, named reference.Named, at endpoint
 	if err != nil {
 		return nil, err
 	}
-	return &repository{endpoint: at, named: named, name: repo, round: round, http: &http.Client{Transport: round}}, nil
+	r := c.rules.Load()
+	return &repository{endpoint: at, named: named, name: repo, round: round, http: &http.Client{Transport: round}, uploads: r.uploads, attempts: r.attempts}, nil
 }
 
 func repositoryName(named reference.Named, at endpoint) (name.Repository, error) {

@@ -65,7 +65,6 @@ func (c *Client) Push(ctx context.Context, ref string, r PushRequest, auth *wire
 	if progress == nil {
 		p.progress = func(wire.Message) {}
 	}
-	p.tell(wire.Message{Status: fmt.Sprintf("The push refers to repository [%s]", named.Name())})
 	d, err := p.push(ctx, manifest, r)
 	if err != nil {
 		return d, pushError(named, at, err)
@@ -97,7 +96,7 @@ func (p *pusher) push(ctx context.Context, m ocispec.Manifest, r PushRequest) (o
 	}
 	seen := map[digest.Digest]bool{}
 	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(uploads)
+	group.SetLimit(p.repo.uploads)
 	for _, d := range slices.Concat(m.Layers, []ocispec.Descriptor{m.Config}) {
 		if seen[d.Digest] {
 			continue

@@ -13,6 +13,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/distribution/reference"
 
@@ -33,17 +35,27 @@ type Options struct {
 	Insecure []string
 	// Mirrors are base URLs to be tried before a registry, by its host ("docker.io").
 	Mirrors map[string][]string
-	Logger  *slog.Logger
+	// Uploads is how many blobs of an image are pushed at once, Attempts how often a download that broke
+	// off is tried; 0 is Docker's number, five of both.
+	Uploads, Attempts int
+	Logger            *slog.Logger
 }
 
 // Client talks to registries. Its methods may be called in parallel.
 type Client struct {
-	mirrors  map[string][]mirror
-	hosts    map[string]bool // insecure, by host or host:port
-	blocks   []netip.Prefix  // insecure, by address
+	rules    atomic.Pointer[rules]
 	log      *slog.Logger
 	verified http.RoundTripper
 	trusting http.RoundTripper // of insecure registries: any certificate will do
+}
+
+// rules are what Reload replaces.
+type rules struct {
+	mirrors  map[string][]mirror
+	hosts    map[string]bool // insecure, by host or host:port
+	blocks   []netip.Prefix  // insecure, by address
+	uploads  int
+	attempts int
 }
 
 // mirror is a registry that has another one's images.
@@ -54,22 +66,26 @@ type mirror struct {
 
 // New returns a client. Options that Validate refuses are logged and left out.
 func New(o Options) *Client {
-	c := &Client{
-		mirrors: map[string][]mirror{}, hosts: map[string]bool{}, log: o.Logger,
-		verified: newTransport(false), trusting: newTransport(true),
-	}
+	c := &Client{log: o.Logger, verified: newTransport(false), trusting: newTransport(true)}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	c.Reload(o)
+	return c
+}
+
+// Reload replaces the options, all but the logger, for what is asked from now on.
+func (c *Client) Reload(o Options) {
+	r := &rules{mirrors: map[string][]mirror{}, hosts: map[string]bool{}, uploads: cmp.Or(o.Uploads, uploads), attempts: cmp.Or(o.Attempts, attempts)}
 	for _, given := range o.Insecure {
 		host, block, err := parseInsecure(given)
 		switch {
 		case err != nil:
 			c.log.Warn("insecure registry is left out", "error", err)
 		case host != "":
-			c.hosts[host] = true
+			r.hosts[host] = true
 		default:
-			c.blocks = append(c.blocks, block)
+			r.blocks = append(r.blocks, block)
 		}
 	}
 	for registry, urls := range o.Mirrors {
@@ -79,10 +95,10 @@ func New(o Options) *Client {
 				c.log.Warn("registry mirror is left out", "error", err)
 				continue
 			}
-			c.mirrors[registry] = append(c.mirrors[registry], m)
+			r.mirrors[registry] = append(r.mirrors[registry], m)
 		}
 	}
-	return c
+	c.rules.Store(r)
 }
 
 // Validate returns the first mistake in the options.
@@ -127,18 +143,18 @@ func parseMirror(given string) (mirror, error) {
 func (c *Client) IsInsecure(ctx context.Context, host string) bool {
 	host = strings.ToLower(host)
 	u := url.URL{Host: host}
-	bare := u.Hostname()
-	if c.hosts[host] || c.hosts[bare] || bare == "localhost" {
+	bare, r := u.Hostname(), c.rules.Load()
+	if r.hosts[host] || r.hosts[bare] || bare == "localhost" {
 		return true
 	}
 	permitted := func(a netip.Addr) bool {
 		a = a.Unmap()
-		return a.IsLoopback() || slices.ContainsFunc(c.blocks, func(p netip.Prefix) bool { return p.Contains(a) })
+		return a.IsLoopback() || slices.ContainsFunc(r.blocks, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
 	if a, err := netip.ParseAddr(bare); err == nil {
 		return permitted(a)
 	}
-	if len(c.blocks) == 0 {
+	if len(r.blocks) == 0 {
 		return false
 	}
 	// All addresses: a name that leads to one place outside of the blocks is as good as outside.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/sampan-project/sampan/core/crash"
 )
 
 // maxGroup bounds how many transactions are committed together, so that the first of them does
@@ -83,6 +85,7 @@ func (db *DB) commit(group []*call) {
 	for len(group) > 0 {
 		failed := -1
 		var out outcome
+		crash.Point(db.name, "before commit")
 		err := db.bolt.Update(func(tx *bbolt.Tx) error {
 			for i, c := range group {
 				if out = c.run(&Tx{tx}); out.err != nil || out.panicked != nil {
@@ -93,6 +96,7 @@ func (db *DB) commit(group []*call) {
 			return nil
 		})
 		if failed < 0 {
+			crash.Point(db.name, "after commit")
 			if err != nil {
 				err = fmt.Errorf("write database %s: %w", db.path, err)
 			}

@@ -81,6 +81,7 @@ func (db *DB) Begin(kind, subject string, data any) (*Op, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin %s %s: %w", kind, subject, err)
 	}
+	db.setRuns(op.intent.ID, true)
 	return op, nil
 }
 
@@ -113,6 +114,7 @@ func (o *Op) Finish(tx *Tx) error {
 // functions run; if one fails its error joins *err, and the intent stays for Recover.
 // It must be deferred itself (defer op.End(&err)) to see a panic.
 func (o *Op) End(err *error) {
+	defer o.db.setRuns(o.intent.ID, false)
 	if r := recover(); r != nil {
 		failed := fmt.Errorf("panic: %v", r)
 		o.takeBack(&failed)

@@ -49,10 +49,12 @@ type Options struct {
 type DB struct {
 	bolt *bbolt.DB
 	path string
+	name string // the file's, for crash.Point
 
 	mu      sync.Mutex
-	queue   []*call // transactions that wait for the next commit
-	leading bool    // whether a caller is committing now
+	queue   []*call         // transactions that wait for the next commit
+	leading bool            // whether a caller is committing now
+	ops     map[uint64]bool // intents whose operation is in progress
 }
 
 // Tx is a transaction. It is valid only inside the function it was given to.
@@ -85,7 +87,7 @@ func Open(path string, o Options) (*DB, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	return &DB{bolt: b, path: path}, nil
+	return &DB{bolt: b, path: path, name: filepath.Base(path), ops: map[uint64]bool{}}, nil
 }
 
 // dropOtherBoot removes the database at path unless it was made in this boot, which the file beside

@@ -169,7 +169,7 @@ func TestBindDevice(t *testing.T) {
 		{map[string]string{"type": "nfs", "o": "addr=1.2.3.4", "device": ":/x"}, "", fault.NotImplemented},
 		{map[string]string{"type": "tmpfs", "o": "bind", "device": "/x"}, "", fault.NotImplemented},
 		{map[string]string{"o": "bind,ro", "device": "/x"}, "", fault.NotImplemented},
-		{map[string]string{"device": "/x"}, "", fault.NotImplemented},
+		{map[string]string{"device": "/x"}, "", fault.Invalid},
 		{map[string]string{"o": "bind"}, "", fault.Invalid},
 		{map[string]string{"o": "bind", "device": "/x", "size": "1m"}, "", fault.Invalid},
 	} {

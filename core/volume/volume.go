@@ -30,6 +30,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/state"
 	"github.com/sampan-project/sampan/core/wire"
@@ -176,8 +177,10 @@ func Validate(req wire.VolumeCreateRequest) error {
 		return fault.As(fault.NotFound, fmt.Errorf("create %s: %w", req.Name, &fault.Field{
 			Field: "volume driver", Given: req.Driver, Expected: `"local", the driver that is there`, Nearest: fault.Nearest(req.Driver, []string{DriverName})}))
 	}
-	_, err := bindDevice(req.DriverOpts)
-	return err
+	if _, err := bindDevice(req.DriverOpts); err != nil {
+		return fmt.Errorf("create %s: %w", req.Name, err)
+	}
+	return nil
 }
 
 // bindDevice reads the local driver's options. Of what mount(8) can do it knows the bind of another
@@ -192,8 +195,14 @@ func bindDevice(options map[string]string) (string, error) {
 			return "", fault.As(fault.Invalid, &fault.Field{Field: "volume option", Given: key, Expected: "device, o or type", Nearest: fault.Nearest(key, known)})
 		}
 	}
+	if options["device"] == "" {
+		return "", fault.New(fault.Invalid, `missing required option: "device"`)
+	}
 	flags := strings.Split(options["o"], ",")
 	bind := slices.Contains(flags, "bind") || slices.Contains(flags, "rbind")
+	if !bind && options["type"] == "" {
+		return "", fault.New(fault.Invalid, `missing required option: "type"`)
+	}
 	if kind := options["type"]; !bind || kind != "" && kind != "none" && kind != "bind" {
 		return "", fault.New(fault.NotImplemented, "volume option type=%q o=%q: the local driver knows only o=bind with device=/path", options["type"], options["o"])
 	}
@@ -212,6 +221,7 @@ func (m *Manager) makeDirectory(name string) error {
 	if err := os.MkdirAll(filepath.Join(m.o.Root, name), 0o701); err != nil {
 		return err
 	}
+	crash.Point("volume", "directory made")
 	err := os.Mkdir(m.dataPath(name), 0o755)
 	if errors.Is(err, os.ErrExist) {
 		return nil
@@ -219,6 +229,7 @@ func (m *Manager) makeDirectory(name string) error {
 	if err != nil {
 		return err
 	}
+	crash.Point("volume", "data directory made")
 	return os.Chown(m.dataPath(name), m.o.UID, m.o.GID)
 }
 
@@ -308,6 +319,7 @@ func (m *Manager) remove(name string) error {
 	if err := os.Rename(from, to); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
+	crash.Point("volume", "put away")
 	if err := m.table.Delete(name); err != nil {
 		if back := os.Rename(to, from); back != nil && !errors.Is(back, os.ErrNotExist) {
 			err = errors.Join(err, back)
@@ -320,6 +332,7 @@ func (m *Manager) remove(name string) error {
 		// The volume is gone for everybody; Reconcile tries again.
 		m.o.Logger.Warn("remove the directory of a removed volume", "volume", name, "error", err)
 	}
+	crash.Point("volume", "removed")
 	return nil
 }
 
@@ -404,6 +417,7 @@ func (m *Manager) Populate(ctx context.Context, name string, fill func(dir strin
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return fmt.Errorf("volume %s: %w", name, err)
 	}
+	crash.Point("volume", "filling")
 	err := os.Chown(work, m.o.UID, m.o.GID)
 	if err == nil {
 		err = fill(work)
@@ -411,11 +425,13 @@ func (m *Manager) Populate(ctx context.Context, name string, fill func(dir strin
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(work))
 	}
+	crash.Point("volume", "filled")
 	// rename(2) takes the place of an empty directory, which os.Rename does not let it, and refuses one
 	// with files in it, so nothing that came meanwhile is lost.
 	if err := unix.Rename(work, data); err != nil {
 		return errors.Join(fmt.Errorf("volume %s: rename %s to %s: %w", name, work, data, err), os.RemoveAll(work))
 	}
+	crash.Point("volume", "filled and in its place")
 	return nil
 }
 

@@ -36,6 +36,9 @@ type Healthcheck struct {
 	StartPeriod   int64    `json:"StartPeriod,omitempty"`
 	StartInterval int64    `json:"StartInterval,omitempty"`
 	Retries       int      `json:"Retries,omitempty"`
+	// OnFailure is what happens to a container that has become unhealthy: none, restart, stop or kill; "" is
+	// none. Docker's engine has no such thing.
+	OnFailure string `json:"OnFailure,omitempty"`
 }
 
 // HostConfig is the part of a container's configuration that concerns this host.
@@ -78,9 +81,9 @@ type HostConfig struct {
 	Runtime         string                   `json:"Runtime"`
 	Isolation       string                   `json:"Isolation"`
 	Init            *bool                    `json:"Init,omitempty"`
-	MaskedPaths     []string                 `json:"MaskedPaths"`
-	ReadonlyPaths   []string                 `json:"ReadonlyPaths"`
 	Resources
+	MaskedPaths   []string `json:"MaskedPaths"`
+	ReadonlyPaths []string `json:"ReadonlyPaths"`
 }
 
 // Resources are a container's limits; memory in bytes, CPU quota and period in microseconds.
@@ -330,8 +333,8 @@ type HealthResult struct {
 
 // GraphDriver says where a root filesystem is kept on the host.
 type GraphDriver struct {
-	Name string            `json:"Name"`
 	Data map[string]string `json:"Data"`
+	Name string            `json:"Name"`
 }
 
 // MountPoint is one mount as inspect shows it.

@@ -118,3 +118,15 @@ type PluginInfo struct {
 	Pid     int    `json:"pid,omitempty"`
 	Error   string `json:"error,omitempty"`
 }
+
+// Finding is one thing that `system check` found to be inconsistent. GET /sampan/v1/check answers a list;
+// POST mends what can be mended without loss first. The query verify=1 reads every blob.
+type Finding struct {
+	Kind     string `json:"kind"` // image, layer, volume, ...
+	Subject  string `json:"subject"`
+	Problem  string `json:"problem"`
+	Mendable bool   `json:"mendable,omitempty"`
+	Repaired string `json:"repaired,omitempty"` // what was done, "" when it was not
+	Error    string `json:"error,omitempty"`    // why it could not be mended
+	Advice   string `json:"advice,omitempty"`   // what a person can do
+}

@@ -80,6 +80,7 @@ type Info struct {
 	RuncCommit         InfoCommit             `json:"RuncCommit"`
 	InitCommit         InfoCommit             `json:"InitCommit"`
 	SecurityOptions    []string               `json:"SecurityOptions"`
+	CDISpecDirs        []string               `json:"CDISpecDirs"`
 	Warnings           []string               `json:"Warnings"`
 }
 
@@ -93,17 +94,17 @@ type InfoPlugins struct {
 
 // RegistryConfig is the daemon's registry settings.
 type RegistryConfig struct {
-	InsecureRegistryCIDRs []string                 `json:"InsecureRegistryCIDRs"`
 	IndexConfigs          map[string]RegistryIndex `json:"IndexConfigs"`
+	InsecureRegistryCIDRs []string                 `json:"InsecureRegistryCIDRs"`
 	Mirrors               []string                 `json:"Mirrors"`
 }
 
 // RegistryIndex is one registry's settings.
 type RegistryIndex struct {
-	Name     string
 	Mirrors  []string
-	Secure   bool
+	Name     string
 	Official bool
+	Secure   bool
 }
 
 // InfoRuntime is one OCI runtime.

@@ -25,8 +25,8 @@ type room struct {
 }
 
 var kernel = []string{"core/fault", "core/linux/...", "core/mount/...", "core/cgroup/..."}
-var processes = append([]string{"core/wire", "core/runtime/...", "core/monitor/..."}, kernel...)
-var stores = append([]string{"core/state/...", "core/content/...", "core/layer/...", "core/registry/...", "core/image/..."}, processes...)
+var processes = append([]string{"core/wire", "core/crash", "core/runtime/...", "core/monitor/..."}, kernel...)
+var stores = append([]string{"core/check", "core/state/...", "core/content/...", "core/layer/...", "core/registry/...", "core/image/..."}, processes...)
 
 // nouns from the lowest to the highest: each may import those before it.
 var nouns = []string{"core/event/...", "core/network/...", "core/volume/...", "core/build/...", "core/container/..."}
@@ -35,28 +35,33 @@ var outside = []string{"core/api/...", "core/plugin/...", "core/client/...", "pr
 
 var rooms = []room{
 	{name: "core/fault", why: "errors are below everything"},
+	{name: "core/check", why: "what every floor may find is a vocabulary"},
+	{name: "core/crash", why: "where a process may be killed is asked on every floor"},
 	{name: "core/wire", why: "the API's shapes are a vocabulary; they know nothing"},
+
+	{name: "core/metric", never: []string{"net/http"}, why: "numbers know no noun"},
+	{name: "core/operation", never: []string{"net/http"}, why: "operations know no noun"},
 
 	{name: "core/linux/...", may: []string{"core/fault", "core/linux/..."}, never: []string{"net/http"}, why: "system calls know no noun"},
 	{name: "core/mount/...", may: []string{"core/fault", "core/linux/...", "core/mount/..."}, never: []string{"net/http"}, why: "a mount knows no noun"},
 	{name: "core/cgroup/...", may: []string{"core/fault", "core/linux/...", "core/cgroup/..."}, never: []string{"net/http"}, why: "a cgroup knows no noun"},
 	{name: "core/runtime/...", may: append([]string{"core/runtime/..."}, kernel...), never: []string{"net/http", "google.golang.org/grpc", "core/state", "core/wire"}, why: "the privileged program stays small"},
-	{name: "core/monitor/...", may: append([]string{"core/monitor/...", "core/runtime/..."}, kernel...), never: []string{"net/http", "google.golang.org/grpc", "core/state"}, why: "the monitor outlives everything and parses nothing from outside"},
+	{name: "core/monitor/...", may: append([]string{"core/monitor/...", "core/runtime/...", "core/crash"}, kernel...), never: []string{"net/http", "google.golang.org/grpc", "core/state"}, why: "the monitor outlives everything and parses nothing from outside"},
 
-	{name: "core/state/...", may: []string{"core/fault"}, never: outside, why: "a store knows no noun"},
-	{name: "core/content/...", may: []string{"core/fault", "core/linux/..."}, never: outside, why: "blobs know no image"},
-	{name: "core/layer/...", may: append([]string{"core/content/...", "core/state/...", "core/layer/..."}, kernel...), never: outside, why: "a layer knows no image"},
+	{name: "core/state/...", may: []string{"core/fault", "core/crash", "core/check"}, never: outside, why: "a store knows no noun"},
+	{name: "core/content/...", may: []string{"core/fault", "core/linux/...", "core/crash", "core/check"}, never: outside, why: "blobs know no image"},
+	{name: "core/layer/...", may: append([]string{"core/content/...", "core/state/...", "core/layer/...", "core/crash", "core/check"}, kernel...), never: outside, why: "a layer knows no image"},
 	{name: "core/registry/...", may: []string{"core/fault", "core/wire", "core/content/..."}, never: []string{"core/api/...", "core/plugin/..."}, why: "the registry client serves the image store"},
 	{name: "core/image/...", may: stores, never: outside, why: "stores are below nouns"},
 
 	{name: "core/event/...", may: []string{"core/fault", "core/wire", "core/state/..."}, never: outside, why: "the log of events is below the nouns that write it"},
-	{name: "core/network/...", may: append([]string{"core/wire", "core/state/...", "core/network/..."}, kernel...), never: outside, why: "core decides, plugins do"},
-	{name: "core/volume/...", may: append([]string{"core/wire", "core/state/..."}, kernel...), never: outside, why: "core decides, plugins do"},
+	{name: "core/network/...", may: append([]string{"core/wire", "core/state/...", "core/check", "core/network/..."}, kernel...), never: outside, why: "core decides, plugins do"},
+	{name: "core/volume/...", may: append([]string{"core/wire", "core/state/...", "core/crash", "core/check"}, kernel...), never: outside, why: "core decides, plugins do"},
 	{name: "core/build/...", may: append(append([]string{}, stores...), nouns[:3]...), never: outside, why: "the solver knows no format and no container"},
-	{name: "core/container/...", may: append(append([]string{"core/container/..."}, stores...), nouns[:4]...), never: outside, why: "nouns know no protocol"},
+	{name: "core/container/...", may: append(append([]string{"core/container/...", "core/operation"}, stores...), nouns[:4]...), never: outside, why: "nouns know no protocol"},
 
 	{name: "core/plugin", may: []string{"core/fault", "core/state/...", "core/linux/...", "proto/..."}, why: "the plugin host knows no noun"},
-	{name: "core/plugin/driver/...", may: append([]string{"core/plugin", "proto/...", "core/wire", "core/fault", "core/plugin/driver/..."}, nouns...), never: []string{"core/api/..."}, why: "the only meeting of noun and protocol"},
+	{name: "core/plugin/driver/...", may: append([]string{"core/plugin", "proto/...", "core/wire", "core/fault", "core/crash", "core/plugin/driver/..."}, nouns...), never: []string{"core/api/..."}, why: "the only meeting of noun and protocol"},
 	{name: "core/plugin/...", may: []string{"core/fault", "core/plugin/...", "core/state/...", "proto/..."}, why: "the plugin host knows no noun"},
 
 	{name: "core/api/...", may: append(append([]string{"core/api/..."}, stores...), nouns...), never: []string{"google.golang.org/grpc", "proto/...", "core/plugin/...", "go.starlark.net/starlark"}, why: "the API meets nouns through Backend interfaces"},
@@ -70,7 +75,7 @@ var rooms = []room{
 	{name: "starlark/...", may: []string{"core/client/...", "core/wire", "core/fault", "stdlib/...", "starlark/..."}, never: []string{"core/container/...", "core/image/...", "google.golang.org/grpc"}, why: "scripts get no back door"},
 
 	{name: "cmd/sampan-runtime", may: processes, never: []string{"net/http", "google.golang.org/grpc", "google.golang.org/protobuf/proto", "core/state/...", "core/wire"}, why: "the privileged program stays small"},
-	{name: "cmd/sampand/...", may: append(append([]string{"core/plugin/...", "core/api/...", "cmd/sampand/..."}, stores...), nouns...), never: []string{"starlark/...", "go.starlark.net/starlark", "core/client/..."}, why: "the daemon runs no script"},
+	{name: "cmd/sampand/...", may: append(append([]string{"core/metric", "core/operation", "core/plugin/...", "core/api/...", "cmd/sampand/..."}, stores...), nouns...), never: []string{"starlark/...", "go.starlark.net/starlark", "core/client/..."}, why: "the daemon runs no script"},
 	{name: "cmd/sampan/...", may: []string{"core/client/...", "core/wire", "core/fault", "starlark/...", "stdlib/...", "cmd/sampan/..."}, never: []string{"google.golang.org/grpc", "google.golang.org/protobuf/proto", "github.com/google/go-containerregistry/pkg/v1/remote"}, why: "small programs start fast"},
 
 	{name: "examples/...", may: []string{"plugins/sdk/..."}, why: "an example shows what a user can import"},

@@ -149,7 +149,7 @@ func (p peer) serve(socket, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "HOME="+p.state.root, "TMPDIR="+p.state.root)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	ownNetwork(cmd)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -306,6 +306,20 @@ address = "$ROOT/c.sock.ttrpc"
 }
 
 func (p peer) dockerd() error {
+	return p.dockerdWith("--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
+		"--add-runtime", "sampan="+p.state.runtime(), "--default-runtime", "sampan")
+}
+
+// dockerdWith starts containerd and dockerd, with options beside those that keep them in the root.
+func (p peer) dockerdWith(options ...string) error {
+	// It leaves the bind mount of the network namespace of `--network host`.
+	p.state.ends = append(p.state.ends, func() error {
+		err := unix.Unmount(filepath.Join(p.state.root, "docker.run/netns/default"), unix.MNT_DETACH)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		return err
+	})
 	if err := p.containerd(); err != nil {
 		return err
 	}
@@ -318,11 +332,9 @@ func (p peer) dockerd() error {
 		return err
 	}
 	root := p.state.root
-	err = p.serve("d.sock", "dockerd", "--config-file", config, "--host", "unix://"+root+"/d.sock",
-		"--containerd", root+"/c.sock", "--data-root", root+"/docker", "--exec-root", root+"/docker.run", "--pidfile", root+"/d.pid",
-		"--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", cgroupParent(root),
-		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
-		"--add-runtime", "sampan="+p.state.runtime(), "--default-runtime", "sampan")
+	err = p.serve("d.sock", "dockerd", append([]string{"--config-file", config, "--host", "unix://" + root + "/d.sock",
+		"--containerd", root + "/c.sock", "--data-root", root + "/docker", "--exec-root", root + "/docker.run", "--pidfile", root + "/d.pid",
+		"--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", cgroupParent(root)}, options...)...)
 	if err != nil {
 		return err
 	}

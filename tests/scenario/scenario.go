@@ -21,6 +21,10 @@
 //	waitfor [-n] CMD...      run CMD until it succeeds (-n: fails), for 20 seconds at most
 //	http URL [TEXT]          GET URL until it answers 200 with TEXT in its body
 //	peer podman|rootless|containerd|dockerd   start another engine that runs its containers with our runtime (peer.go)
+//	certs DIR                make an authority and certificates of servers and clients (connect.go)
+//	sshd                     start OpenSSH's server; sets $SSHPORT (connect.go)
+//	release VERSION DIR      make a Debian package in a package source (release.go); $SRC is the module
+//	websocket PATH TEXT      attach by a websocket, say TEXT, and print what comes
 //	setout VAR               set the variable to the last command's trimmed stdout
 //	terminal FILE CMD...     run CMD on a terminal, and type the dialogue of FILE (terminal.go)
 //	leaks                    stop the daemon and check for leaks now (done at the end anyway)
@@ -59,6 +63,7 @@ type state struct {
 	others []*exec.Cmd
 	ends   []func() error // what ends the peers, the last one first
 	bridge string
+	apart  bool // the daemon has a network namespace of its own
 }
 
 // Run runs every .txtar file of dir as a subtest named after the file.
@@ -119,10 +124,14 @@ func setup(e *testscript.Env, bin string) error {
 		return err
 	}
 	e.Values[stateKey{}] = s
+	src, err := source()
+	if err != nil {
+		return err
+	}
 	host := "unix://" + filepath.Join(root, "s.sock")
 	for _, v := range [][2]string{
 		{"PATH", bin + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin"},
-		{"HOME", e.WorkDir}, {"ROOT", root}, {"SOCK", filepath.Join(root, "s.sock")},
+		{"HOME", e.WorkDir}, {"BIN", bin}, {"SRC", src}, {"ROOT", root}, {"SOCK", filepath.Join(root, "s.sock")},
 		{"SAMPAN_HOST", host}, {"DOCKER_HOST", host}, {"BRIDGE", s.bridge}, {"TERM", "xterm"},
 		{"XDG_STATE_HOME", filepath.Join(e.WorkDir, ".state")}, {"XDG_CACHE_HOME", filepath.Join(e.WorkDir, ".cache")},
 	} {
@@ -157,20 +166,24 @@ func setup(e *testscript.Env, bin string) error {
 func of(ts *testscript.TestScript) *state { return ts.Value(stateKey{}).(*state) }
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"daemon":   daemon,
-	"busybox":  busybox,
-	"debian":   debian,
-	"registry": registry,
-	"archive":  archive,
-	"publish":  publish,
-	"corrupt":  corrupt,
-	"freeport": freeport,
-	"udpecho":  udpEcho,
-	"waitfor":  waitfor,
-	"http":     httpGet,
-	"peer":     startPeer,
-	"setout":   setout,
-	"terminal": terminal,
+	"daemon":    daemon,
+	"busybox":   busybox,
+	"debian":    debian,
+	"registry":  registry,
+	"archive":   archive,
+	"publish":   publish,
+	"corrupt":   corrupt,
+	"freeport":  freeport,
+	"udpecho":   udpEcho,
+	"waitfor":   waitfor,
+	"http":      httpGet,
+	"peer":      startPeer,
+	"setout":    setout,
+	"certs":     certs,
+	"sshd":      sshd,
+	"release":   release,
+	"websocket": websocketCommand,
+	"terminal":  terminal,
 	"leaks": func(ts *testscript.TestScript, neg bool, args []string) {
 		noArguments(ts, "leaks", neg, args)
 		ts.Check(of(ts).leaks())
@@ -218,6 +231,9 @@ func (s *state) start(flags []string) error {
 	cmd := exec.Command(filepath.Join(s.bin, "sampand"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "HOME="+s.root)
+	if s.apart {
+		ownNetwork(cmd)
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}

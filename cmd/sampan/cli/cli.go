@@ -22,6 +22,8 @@ type CLI struct {
 	Globals  Globals
 	// Env looks up the environment; tests replace it.
 	Env func(string) string
+	// Passive keeps Client from starting a daemon where none answers.
+	Passive bool
 
 	client  *client.Client
 	config  *Config
@@ -61,7 +63,7 @@ func (c *CLI) Client() (*client.Client, error) {
 		return nil, err
 	}
 	o := client.Options{Host: e.host, TLS: e.tls, Version: c.env("API_VERSION"), Headers: config.HTTPHeaders}
-	if e.isDefault && os.Geteuid() == 0 {
+	if e.isDefault && os.Geteuid() == 0 && !c.Passive {
 		o.Start = func(ctx context.Context) error { return c.startDaemon(ctx, e.host) }
 	}
 	if c.client, err = client.New(o); err != nil {

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,8 +21,23 @@ func Prepare(root *cobra.Command, out, err *Out) {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { help(out, cmd) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(err, cmd); return nil })
+	root.SetHelpCommand(newHelp())
 	root.PersistentFlags().Bool("help", false, "Print usage")
 	root.PersistentFlags().Lookup("help").Hidden = true
+}
+
+// newHelp is `help COMMAND...`, which is `COMMAND... --help`.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about the command", Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || about == nil || len(rest) > 0 {
+				return fault.New(fault.Invalid, "unknown help topic: %s", strings.Join(args, " "))
+			}
+			return about.Help()
+		},
+	}
 }
 
 // Group returns a command that only has commands below it: without one it prints its help, and an
@@ -87,7 +104,10 @@ func ExactArgs(n int) cobra.PositionalArgs {
 // RangeArgs wants low to high arguments.
 func RangeArgs(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < low || len(args) > high {
+		switch {
+		case low == 0 && len(args) > high:
+			return usage(cmd, "'%s' requires at most %s", cmd.CommandPath(), arguments(high))
+		case len(args) < low || len(args) > high:
 			return usage(cmd, "'%s' requires at least %d and at most %s", cmd.CommandPath(), low, arguments(high))
 		}
 		return nil
@@ -241,10 +261,31 @@ func Groups(root *cobra.Command) {
 	}
 }
 
+// common are the commands that most people need, in the order in which they need them.
+var common = []string{"run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"}
+
+// inOrder returns the commands below one, the common ones in their order and the others by name.
+func inOrder(cmd *cobra.Command) []*cobra.Command {
+	list := slices.Clone(cmd.Commands())
+	slices.SortStableFunc(list, func(a, b *cobra.Command) int {
+		return cmp.Or(place(a)-place(b), strings.Compare(a.Name(), b.Name()))
+	})
+	return list
+}
+
+// place is where a common command stands, and behind them the others.
+func place(cmd *cobra.Command) int {
+	if i := slices.Index(common, cmd.Name()); cmd.GroupID == "common" && i >= 0 {
+		return i
+	}
+	return len(common)
+}
+
 func writeCommands(b *strings.Builder, cmd *cobra.Command) {
+	children := inOrder(cmd)
 	for _, g := range groups {
 		first := true
-		for _, child := range cmd.Commands() {
+		for _, child := range children {
 			if !child.IsAvailableCommand() || child.GroupID != g.id {
 				continue
 			}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sampan-project/sampan/core/fault"
@@ -31,39 +32,100 @@ type Config struct {
 	CurrentContext    string                     `json:"currentContext,omitempty"`
 }
 
-// Config reads config.json of the configuration directory or, when there is none, Docker's: logins
+// credentialKeys are the keys of config.json that say where logins are. They belong together.
+var credentialKeys = []string{"auths", "credsStore", "credHelpers"}
+
+// Config reads config.json of the configuration directory and, for keys that it has not, Docker's: logins
 // and keys made with the docker command work here. Docker's current context does not count, because
 // it names a Docker daemon.
 func (c *CLI) Config() (*Config, error) {
 	if c.config != nil {
 		return c.config, nil
 	}
-	config, err := readConfig(filepath.Join(c.configDir(), "config.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		if config, err = readConfig(filepath.Join(c.dockerDir(), "config.json")); err == nil {
-			config.CurrentContext = ""
-		}
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		config, err = &Config{}, nil
-	}
+	all, err := readConfig(filepath.Join(c.configDir(), "config.json"))
 	if err != nil {
 		return nil, err
 	}
-	c.config = config
-	return config, nil
-}
-
-func readConfig(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
+	if c.dockerDir() != c.configDir() {
+		docker, err := readConfig(filepath.Join(c.dockerDir(), "config.json"))
+		if err != nil && len(all) == 0 {
+			return nil, err
+		}
+		delete(docker, "currentContext")
+		if slices.ContainsFunc(credentialKeys, func(key string) bool { return all[key] != nil }) {
+			for _, key := range credentialKeys {
+				delete(docker, key)
+			}
+		}
+		for key, value := range docker {
+			if all[key] == nil {
+				all[key] = value
+			}
+		}
+	}
+	data, err := json.Marshal(all)
 	if err != nil {
 		return nil, err
 	}
 	var config Config
-	if err := json.Unmarshal(data, &config); err != nil && len(bytes.TrimSpace(data)) > 0 {
+	if err := json.Unmarshal(data, &config); err != nil {
+		return nil, fault.New(fault.Invalid, "%s: %w", filepath.Join(c.configDir(), "config.json"), err)
+	}
+	c.config = &config
+	return c.config, nil
+}
+
+// readConfig reads what there is: nothing, if the file is missing or somebody else's.
+func readConfig(path string) (map[string]json.RawMessage, error) {
+	all := map[string]json.RawMessage{}
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return all, nil
+	case err != nil:
+		return nil, err
+	case len(bytes.TrimSpace(data)) == 0:
+		return all, nil
+	}
+	if err := json.Unmarshal(data, &all); err != nil {
 		return nil, fault.New(fault.Invalid, "%s: %w", path, err)
 	}
-	return &config, nil
+	if all == nil { // the file says null
+		all = map[string]json.RawMessage{}
+	}
+	return all, nil
+}
+
+// UseContext makes a context the current one; "" is the default.
+func (c *CLI) UseContext(name string) error {
+	_, err := c.editConfig(func(all map[string]json.RawMessage) (err error) {
+		if delete(all, "currentContext"); name != "" {
+			all["currentContext"], err = json.Marshal(name)
+		}
+		return err
+	})
+	return err
+}
+
+// editConfig changes our own config.json, whose path it returns. What we do not know of the file stays
+// in it.
+func (c *CLI) editConfig(edit func(all map[string]json.RawMessage) error) (path string, err error) {
+	path = filepath.Join(c.configDir(), "config.json")
+	all := map[string]json.RawMessage{}
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if len(bytes.TrimSpace(data)) > 0 {
+		if err := json.Unmarshal(data, &all); err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if err := edit(all); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	c.config = nil // it is read anew
+	return path, writeConfig(path, all)
 }
 
 // configDir is --config, SAMPAN_CONFIG, DOCKER_CONFIG or ~/.sampan.

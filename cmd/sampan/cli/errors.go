@@ -12,6 +12,7 @@ import (
 // Exit codes beside the container's own (the same as Docker's).
 const (
 	CodeFailed    = 1   // the command failed
+	CodeUsage     = 64  // a template that cannot be read, where Docker says so: EX_USAGE of sysexits.h
 	CodeEngine    = 125 // run, create, exec: the engine failed, or an option is wrong
 	CodeCannotRun = 126 // the container's command cannot be run
 	CodeNotFound  = 127 // the container's command is not there

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"text/tabwriter"
 	"text/template"
@@ -45,6 +48,23 @@ func (Headers) Label(name string) string {
 type Listing[T any] struct {
 	Columns []Column[T]
 	Headers Headers
+	Key     string // the field that --quiet prints alone
+	RawKey  string // what --format raw calls it
+	Raw     string // the template that is --format raw
+}
+
+// List is Write, or with quiet the key of each row alone. Another template than "table" and "raw" goes
+// before quiet.
+func (l Listing[T]) List(out io.Writer, format string, quiet bool, rows []T) error {
+	if quiet {
+		switch format {
+		case "", "table":
+			format = "{{." + l.Key + "}}"
+		case "raw":
+			format = l.RawKey + ": {{." + l.Key + "}}"
+		}
+	}
+	return l.Write(out, format, rows)
 }
 
 // Write prints rows: as the table of the columns, as JSON lines, or by a template.
@@ -54,6 +74,10 @@ func (l Listing[T]) Write(out io.Writer, format string, rows []T) error {
 		return writeColumns(out, l.Columns, rows)
 	case "json":
 		format = "{{json .}}"
+	case "raw":
+		if l.Raw != "" {
+			format = l.Raw + `{{println}}` // an empty line after each, which the template's own end would not be
+		}
 	}
 	return WriteTemplate(out, format, l.Headers, rows)
 }
@@ -70,7 +94,7 @@ func One(out io.Writer, format string, v any) error {
 	}
 	t, err := Template(format)
 	if err != nil {
-		return &Exit{Code: 64, Err: err} // EX_USAGE of sysexits.h, as Docker
+		return &Exit{Code: CodeUsage, Err: err}
 	}
 	var b bytes.Buffer
 	if err := t.Execute(&b, v); err != nil {
@@ -81,22 +105,25 @@ func One(out io.Writer, format string, v any) error {
 	return err
 }
 
-// Table prints rows of text in columns.
-func Table(out io.Writer, rows [][]string) error {
+// Table prints rows of text in columns of at least a width.
+func Table(out io.Writer, width int, rows [][]string) error {
 	var b bytes.Buffer
 	for _, row := range rows {
 		b.WriteString(strings.Join(row, "\t") + "\n")
 	}
-	return align(out, &b)
+	return alignTo(out, width, &b)
 }
 
 // align prints lines with their tabs as columns, as Docker does: at least 10 wide, 3 apart.
-func align(out io.Writer, lines *bytes.Buffer) error {
-	w := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
+func align(out io.Writer, lines *bytes.Buffer) error { return alignTo(out, 10, lines) }
+
+func alignTo(out io.Writer, width int, lines *bytes.Buffer) error {
+	whole := bufio.NewWriterSize(out, 64<<10) // tabwriter writes each cell and each padding by itself
+	w := tabwriter.NewWriter(whole, width, 1, 3, ' ', 0)
 	if _, err := lines.WriteTo(w); err != nil {
 		return err
 	}
-	return w.Flush()
+	return errors.Join(w.Flush(), whole.Flush())
 }
 
 func writeColumns[T any](out io.Writer, columns []Column[T], rows []T) error {
@@ -125,7 +152,7 @@ func writeColumns[T any](out io.Writer, columns []Column[T], rows []T) error {
 func WriteTemplate[T any](out io.Writer, format string, headers Headers, rows []T) error {
 	text, table := strings.CutPrefix(format, "table")
 	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(strings.TrimSpace(text))
-	t, err := Template(text)
+	t, err := RowTemplate(text)
 	if err != nil {
 		return err
 	}
@@ -135,7 +162,7 @@ func WriteTemplate[T any](out io.Writer, format string, headers Headers, rows []
 			return templateError(err)
 		}
 		b.WriteByte('\n')
-		t.Funcs(functions)
+		t.Funcs(functions).Funcs(rowFunctions)
 	}
 	for _, row := range rows {
 		if err := t.Execute(&b, row); err != nil {
@@ -157,6 +184,15 @@ func Template(text string) (*template.Template, error) {
 		return nil, templateError(err)
 	}
 	return t, nil
+}
+
+// RowTemplate is Template for the rows of lists.
+func RowTemplate(text string) (*template.Template, error) {
+	t, err := Template(text)
+	if err != nil {
+		return nil, err
+	}
+	return t.Funcs(rowFunctions), nil
 }
 
 func templateError(err error) error {
@@ -182,8 +218,21 @@ var headerFunctions = template.FuncMap{
 	"title":    func(v string) string { return v },
 	"lower":    func(v string) string { return v },
 	"upper":    func(v string) string { return v },
-	"pad":      func(v string, _, _ int) string { return v },
 	"truncate": func(v string, _ int) string { return v },
+}
+
+// rowFunctions are those that differ for the rows of a list: Docker's rows make JSON of themselves, with
+// what means something in HTML escaped, as encoding/json does unless told otherwise.
+var rowFunctions = template.FuncMap{
+	"json": func(v any) (string, error) {
+		switch k := reflect.Indirect(reflect.ValueOf(v)); {
+		case k.Kind() == reflect.Slice && k.Type().Elem().Kind() == reflect.Struct, k.Kind() == reflect.Struct:
+		default:
+			return toJSON(v)
+		}
+		text, err := json.Marshal(v)
+		return string(text), err
+	},
 }
 
 func toJSON(v any) (string, error) {
@@ -233,7 +282,7 @@ func Inspect(out io.Writer, names []string, format string, get func(name string)
 	if format != "" && format != "json" {
 		var err error
 		if t, err = Template(format); err != nil {
-			return &Exit{Code: 64, Err: err} // EX_USAGE of sysexits.h, as Docker
+			return &Exit{Code: CodeUsage, Err: err}
 		}
 	}
 	var errs []error

@@ -21,7 +21,7 @@ func TestOutputErrorsAreTold(t *testing.T) {
 			t.Errorf("%q: got %v", format, err)
 		}
 	}
-	if err := Table(full{}, [][]string{{"a", "b"}}); !errors.Is(err, errFull) {
+	if err := Table(full{}, 10, [][]string{{"a", "b"}}); !errors.Is(err, errFull) {
 		t.Errorf("table: got %v", err)
 	}
 }

@@ -1,16 +1,13 @@
 package cli
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/sampan-project/sampan/cmd/sampan/context/store"
 	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
 )
@@ -21,6 +18,9 @@ type endpoint struct {
 	tls       *client.TLS
 	isDefault bool // nobody named it
 }
+
+// hostVariables name the engine in the environment.
+var hostVariables = []string{"SAMPAN_HOST", "DOCKER_HOST"}
 
 // endpoint resolves it: --host, --context, SAMPAN_HOST, DOCKER_HOST, SAMPAN_CONTEXT,
 // DOCKER_CONTEXT, the current context of our own configuration file, the default socket.
@@ -36,7 +36,7 @@ func (c *CLI) endpoint() (endpoint, error) {
 	case g.Context != "":
 		return c.contextEndpoint(g.Context)
 	}
-	for _, name := range []string{"SAMPAN_HOST", "DOCKER_HOST"} {
+	for _, name := range hostVariables {
 		if host := c.Env(name); host != "" {
 			return c.hostEndpoint(name, host)
 		}
@@ -58,7 +58,7 @@ func (c *CLI) ContextName() string {
 		return c.Globals.Context
 	}
 	if len(c.Globals.Hosts) > 0 || c.env("HOST") != "" {
-		return "default"
+		return store.Default
 	}
 	if name := c.env("CONTEXT"); name != "" {
 		return name
@@ -66,7 +66,7 @@ func (c *CLI) ContextName() string {
 	if config, err := c.Config(); err == nil && config.CurrentContext != "" {
 		return config.CurrentContext
 	}
-	return "default"
+	return store.Default
 }
 
 func (c *CLI) hostEndpoint(field, given string) (endpoint, error) {
@@ -114,78 +114,70 @@ func (c *CLI) tls() (*client.TLS, error) {
 	return t, nil
 }
 
-// contextMeta is meta.json of a context in Docker's context store.
-type contextMeta struct {
-	Name      string
-	Endpoints map[string]struct {
-		Host          string
-		SkipTLSVerify bool
-	}
+// Contexts is the store of the contexts: our own, and Docker's, which is only read.
+func (c *CLI) Contexts() *store.Store {
+	return store.Open(filepath.Join(c.configDir(), "contexts"), filepath.Join(c.dockerDir(), "contexts"))
 }
 
-// contextEndpoint reads a context: meta.json is below contexts/meta/, in a directory named by the
-// SHA-256 of the context's name, and its certificates are below contexts/tls/. Our own store is
-// asked first, then Docker's.
+// contextEndpoint finds out where the engine of a context is.
 func (c *CLI) contextEndpoint(name string) (endpoint, error) {
-	if name == "" || name == "default" {
+	if name == "" || name == store.Default {
 		t, err := c.tls()
 		return endpoint{host: client.DefaultHost, tls: t, isDefault: true}, err
 	}
-	sum := sha256.Sum256([]byte(name))
-	id := hex.EncodeToString(sum[:])
-	for _, dir := range []string{c.configDir(), c.dockerDir()} {
-		data, err := os.ReadFile(filepath.Join(dir, "contexts", "meta", id, "meta.json"))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return endpoint{}, err
-		}
-		var meta contextMeta
-		if err := json.Unmarshal(data, &meta); err != nil {
-			return endpoint{}, fmt.Errorf("context %q: %w", name, err)
-		}
-		e, ok := meta.Endpoints["docker"]
-		if !ok || e.Host == "" {
-			return endpoint{}, fault.New(fault.Invalid, "context %q names no host", name)
-		}
-		return endpoint{host: e.Host, tls: contextTLS(filepath.Join(dir, "contexts", "tls", id, "docker"), e.Host, e.SkipTLSVerify)}, nil
+	found, place, err := c.Contexts().Get(name)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return endpoint{}, fault.As(fault.NotFound, &fault.Field{Field: "--context", Given: name,
+			Expected: "default, or a context in " + strings.Join(c.Contexts().Dirs(), " or "),
+			Nearest:  fault.Nearest(name, c.ContextNames())})
+	case err != nil:
+		return endpoint{}, err
+	case found.Host() == "":
+		return endpoint{}, fault.New(fault.Invalid, "context %q names no host", name)
 	}
-	return endpoint{}, fault.As(fault.NotFound, &fault.Field{Field: "--context", Given: name,
-		Expected: "default, or a context in " + filepath.Join(c.configDir(), "contexts") + " or " + filepath.Join(c.dockerDir(), "contexts"),
-		Nearest:  fault.Nearest(name, c.contextNames())})
+	return endpoint{host: found.Host(), tls: contextTLS(place, found)}, nil
 }
 
-func contextTLS(dir, host string, skipVerify bool) *client.TLS {
-	if !strings.HasPrefix(host, "tcp://") {
+// contextTLS is the TLS of a context: with any of its files it is on, and the server is verified unless
+// the context says otherwise.
+func contextTLS(p store.Place, found *store.Context) *client.TLS {
+	if !strings.HasPrefix(found.Host(), "tcp://") {
 		return nil
 	}
-	var t client.TLS
-	for name, field := range map[string]*string{"ca.pem": &t.CA, "cert.pem": &t.Cert, "key.pem": &t.Key} {
-		if path := filepath.Join(dir, name); isFile(path) {
-			*field = path
-		}
-	}
-	if t == (client.TLS{}) {
+	t := client.TLS{CA: p.File(store.Docker, store.CA), Cert: p.File(store.Docker, store.Cert), Key: p.File(store.Docker, store.Key)}
+	if t == (client.TLS{}) && !found.SkipTLSVerify() {
 		return nil
 	}
-	t.Verify = !skipVerify
+	t.Verify = !found.SkipTLSVerify()
 	return &t
 }
 
-// contextNames lists the contexts of both stores, for a message.
-func (c *CLI) contextNames() []string {
-	names := []string{"default"}
-	for _, dir := range []string{c.configDir(), c.dockerDir()} {
-		files, _ := filepath.Glob(filepath.Join(dir, "contexts", "meta", "*", "meta.json")) // the pattern is well formed
-		for _, file := range files {
-			var meta contextMeta
-			if data, err := os.ReadFile(file); err == nil && json.Unmarshal(data, &meta) == nil {
-				names = append(names, meta.Name)
-			}
-		}
+// ContextNames lists the contexts, for a message.
+func (c *CLI) ContextNames() []string {
+	names := []string{store.Default}
+	list, err := c.Contexts().List()
+	if err != nil {
+		return names // the message is about something else
+	}
+	for _, found := range list {
+		names = append(names, found.Name)
 	}
 	return names
+}
+
+// DefaultHost is where the default context is: what --host or the environment says, and the name of the
+// variable if it was that.
+func (c *CLI) DefaultHost() (host, variable string) {
+	if len(c.Globals.Hosts) > 0 {
+		return c.Globals.Hosts[0], ""
+	}
+	for _, name := range hostVariables {
+		if host := c.Env(name); host != "" {
+			return host, name
+		}
+	}
+	return client.DefaultHost, ""
 }
 
 func isFile(path string) bool {

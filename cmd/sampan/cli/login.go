@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,36 +31,25 @@ func (c *CLI) SaveLogin(registry string, auth *wire.AuthConfig) (path string, er
 	if helper := config.helper(registry); helper != "" {
 		return "", tellHelper(helper, registry, auth)
 	}
-	path = filepath.Join(c.configDir(), "config.json")
-	// What we do not know of the file stays in it.
-	all := map[string]json.RawMessage{}
-	if data, err := os.ReadFile(path); err == nil && len(bytes.TrimSpace(data)) > 0 {
-		if err := json.Unmarshal(data, &all); err != nil {
-			return "", fmt.Errorf("%s: %w", path, err)
+	return c.editConfig(func(all map[string]json.RawMessage) error {
+		auths := map[string]wire.AuthConfig{}
+		if raw, ok := all["auths"]; ok {
+			if err := json.Unmarshal(raw, &auths); err != nil {
+				return fmt.Errorf("auths: %w", err)
+			}
 		}
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	auths := map[string]wire.AuthConfig{}
-	if raw, ok := all["auths"]; ok {
-		if err := json.Unmarshal(raw, &auths); err != nil {
-			return "", fmt.Errorf("%s: auths: %w", path, err)
+		for key := range auths {
+			if key == registry || loginHost(key) == registry {
+				delete(auths, key)
+			}
 		}
-	}
-	for key := range auths {
-		if key == registry || loginHost(key) == registry {
-			delete(auths, key)
+		if auth != nil {
+			auths[registry] = wire.AuthConfig{IdentityToken: auth.IdentityToken, Auth: base64.StdEncoding.EncodeToString([]byte(auth.Username + ":" + auth.Password))}
 		}
-	}
-	if auth != nil {
-		entry := wire.AuthConfig{IdentityToken: auth.IdentityToken, Auth: base64.StdEncoding.EncodeToString([]byte(auth.Username + ":" + auth.Password))}
-		auths[registry] = entry
-	}
-	if all["auths"], err = json.Marshal(auths); err != nil {
-		return "", err
-	}
-	c.config = nil // it is read anew
-	return path, writeConfig(path, all)
+		var err error
+		all["auths"], err = json.Marshal(auths)
+		return err
+	})
 }
 
 // writeConfig replaces the file in one step.

@@ -29,11 +29,11 @@ func newCreate(c *cli.CLI) *cobra.Command {
 			}
 			engine, err := c.Client()
 			if err != nil {
-				return cli.Engine(err)
+				return err
 			}
 			made, err := o.create(cmd.Context(), c, engine, r)
 			if err != nil {
-				return cli.Engine(err)
+				return err
 			}
 			fmt.Fprintln(c.Out, made.ID)
 			return nil

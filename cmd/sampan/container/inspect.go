@@ -37,7 +37,7 @@ func newTop(c *cli.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return cli.Table(c.Out, append([][]string{answer.Titles}, answer.Processes...))
+			return cli.Table(c.Out, 20, append([][]string{answer.Titles}, answer.Processes...))
 		},
 	}
 	cmd.Flags().SetInterspersed(false)

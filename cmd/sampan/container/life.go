@@ -13,19 +13,19 @@ import (
 )
 
 func newStop(c *cli.CLI) *cobra.Command {
-	return newEnding(c, "stop", "Stop", (*client.Client).ContainerStop)
+	return newEnding(c, "stop", "Stop", " running ", (*client.Client).ContainerStop)
 }
 
 func newRestart(c *cli.CLI) *cobra.Command {
-	return newEnding(c, "restart", "Restart", (*client.Client).ContainerRestart)
+	return newEnding(c, "restart", "Restart", " ", (*client.Client).ContainerRestart)
 }
 
 // newEnding returns stop or restart.
-func newEnding(c *cli.CLI, verb, title string, do func(*client.Client, context.Context, string, string, *int) error) *cobra.Command {
+func newEnding(c *cli.CLI, verb, title, which string, do func(*client.Client, context.Context, string, string, *int) error) *cobra.Command {
 	var signal string
 	var timeout int
 	cmd := &cobra.Command{
-		Use: verb + " [OPTIONS] CONTAINER [CONTAINER...]", Short: title + " one or more running containers", Args: cli.MinArgs(1),
+		Use: verb + " [OPTIONS] CONTAINER [CONTAINER...]", Short: title + " one or more" + which + "containers", Args: cli.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var seconds *int
 			if cmd.Flags().Changed("timeout") && cmd.Flags().Changed("time") {

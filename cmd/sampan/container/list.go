@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -14,8 +15,8 @@ import (
 	"github.com/sampan-project/sampan/core/wire"
 )
 
-// row is one container as ps shows it. The order of the fields is that of Docker's JSON.
-type row struct {
+// Row is one container as ps shows it. The order of the fields is that of Docker's JSON.
+type Row struct {
 	Command      string
 	CreatedAt    string
 	ID           string
@@ -25,6 +26,7 @@ type row struct {
 	Mounts       string
 	Names        string
 	Networks     string
+	Platform     *wire.Platform // of an image of several platforms; here there is none
 	Ports        string
 	RunningFor   string
 	Size         string
@@ -35,31 +37,47 @@ type row struct {
 }
 
 // Label is {{.Label "name"}}.
-func (r row) Label(name string) string { return r.labels[name] }
+func (r Row) Label(name string) string { return r.labels[name] }
 
 var rowHeaders = cli.Headers{
 	"Command": "COMMAND", "CreatedAt": "CREATED AT", "ID": "CONTAINER ID", "Image": "IMAGE", "Labels": "LABELS", "LocalVolumes": "LOCAL VOLUMES",
-	"Mounts": "MOUNTS", "Names": "NAMES", "Networks": "NETWORKS", "Ports": "PORTS", "RunningFor": "CREATED", "Size": "SIZE", "State": "STATE", "Status": "STATUS",
+	"Mounts": "MOUNTS", "Names": "NAMES", "Networks": "NETWORKS", "Platform": "PLATFORM", "Ports": "PORTS", "RunningFor": "CREATED", "Size": "SIZE", "State": "STATE", "Status": "STATUS",
 }
 
-func listing(size bool) cli.Listing[row] {
-	columns := []cli.Column[row]{
-		{Head: "CONTAINER ID", Value: func(r row) string { return r.ID }},
-		{Head: "IMAGE", Value: func(r row) string { return r.Image }},
-		{Head: "COMMAND", Value: func(r row) string { return r.Command }},
-		{Head: "CREATED", Value: func(r row) string { return r.RunningFor }},
-		{Head: "STATUS", Value: func(r row) string { return r.Status }},
-		{Head: "PORTS", Value: func(r row) string { return r.Ports }},
-		{Head: "NAMES", Value: func(r row) string { return r.Names }},
+func listing(size bool) cli.Listing[Row] {
+	columns := []cli.Column[Row]{
+		{Head: "CONTAINER ID", Value: func(r Row) string { return r.ID }},
+		{Head: "IMAGE", Value: func(r Row) string { return r.Image }},
+		{Head: "COMMAND", Value: func(r Row) string { return r.Command }},
+		{Head: "CREATED", Value: func(r Row) string { return r.RunningFor }},
+		{Head: "STATUS", Value: func(r Row) string { return r.Status }},
+		{Head: "PORTS", Value: func(r Row) string { return r.Ports }},
+		{Head: "NAMES", Value: func(r Row) string { return r.Names }},
 	}
 	if size {
-		columns = append(columns, cli.Column[row]{Head: "SIZE", Value: func(r row) string { return r.Size }})
+		columns = append(columns, cli.Column[Row]{Head: "SIZE", Value: func(r Row) string { return r.Size }})
 	}
-	return cli.Listing[row]{Columns: columns, Headers: rowHeaders}
+	raw := rawRow
+	if size {
+		raw += "\nsize:{{pad .Size 1 0}}"
+	}
+	return cli.Listing[Row]{Columns: columns, Headers: rowHeaders, Key: "ID", RawKey: "container_id", Raw: raw}
 }
 
-func newRow(s wire.ContainerSummary, full bool) row {
-	r := row{
+// rawRow is a container line by line.
+const rawRow = `container_id: {{.ID}}
+image: {{.Image}}
+command: {{.Command}}
+created_at: {{.CreatedAt}}
+state:{{pad .State 1 0}}
+status:{{pad .Status 1 0}}
+names: {{.Names}}
+labels:{{pad .Labels 1 0}}
+ports:{{pad .Ports 1 0}}`
+
+// NewRow returns the row of a container, with whole ids and texts if full.
+func NewRow(s wire.ContainerSummary, full bool) Row {
+	r := Row{
 		Command: fmt.Sprintf("%q", shorten(s.Command, 20, full)), CreatedAt: time.Unix(s.Created, 0).String(), ID: s.ID, Image: shownImage(s, full),
 		Names: shownNames(s.Names, full), Ports: portText(s.Ports), RunningFor: cli.Ago(time.Unix(s.Created, 0)), State: s.State, Status: s.Status,
 		labels: s.Labels,
@@ -163,24 +181,31 @@ func list(ctx context.Context, c *cli.CLI, o client.ListOptions, quiet, full boo
 			format = config.PsFormat
 		}
 	}
-	o.Size = o.Size || cli.Uses(format, ".Size")
+	if quiet && format != "" {
+		fmt.Fprintln(c.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
+		if format != "raw" {
+			format = ""
+		}
+	}
+	if err := checkFormat(format); err != nil {
+		return err
+	}
+	o.Size = o.Size || strings.Contains(format, ".Size") || strings.Contains(format, "json .}")
 	engine, err := c.Client()
 	if err != nil {
 		return err
 	}
+	o.Brief = true
 	containers, err := engine.ContainerList(ctx, o)
 	if err != nil {
 		return err
 	}
-	rows := make([]row, len(containers))
+	rows := make([]Row, len(containers))
 	for i, s := range containers {
-		rows[i] = newRow(s, full)
+		rows[i] = NewRow(s, full)
 	}
-	if quiet && (format == "" || format == "table") {
-		for _, r := range rows {
-			fmt.Fprintln(c.Out, r.ID)
-		}
-		return nil
-	}
-	return listing(o.Size).Write(c.Out, format, rows)
+	return listing(o.Size).List(c.Out, format, quiet, rows)
 }
+
+// checkFormat tries a template on a row, so that a mistake in it shows also where nothing is listed.
+func checkFormat(format string) error { return listing(false).Write(io.Discard, format, []Row{{}}) }

@@ -60,6 +60,7 @@ type options struct {
 	healthCmd                                                   string
 	healthInterval, healthTimeout, healthStart, healthStartStep time.Duration
 	healthRetries                                               int
+	healthOnFailure                                             string
 	noHealthcheck                                               bool
 }
 
@@ -111,8 +112,7 @@ func (o *options) addIdentityFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.logDriver, "log-driver", "", "Logging driver for the container")
 	f.Var(&o.logOpts, "log-opt", "Log driver options")
 	f.BoolVar(&o.useAPISocket, "use-api-socket", false, "Bind mount the API socket and required auth")
-	f.Bool("disable-content-trust", true, "Skip image verification")
-	f.MarkHidden("disable-content-trust") //nolint:errcheck // it is a flag of ours
+	cli.AddTrust(f)
 }
 
 func (o *options) addNetworkFlags(f *pflag.FlagSet) {
@@ -165,7 +165,7 @@ func (o *options) addSecurityFlags(f *pflag.FlagSet) {
 	f.Var(&o.sysctls, "sysctl", "Sysctl options")
 	f.Var(&o.devices, "device", "Add a host device to the container")
 	f.Var(&o.deviceRules, "device-cgroup-rule", "Add a rule to the cgroup allowed devices list")
-	f.StringVar(&o.gpus, "gpus", "", "GPU devices to add to the container ('all' to pass all GPUs)")
+	f.Var(cli.Word{Value: &o.gpus, Kind: "gpu-request"}, "gpus", "GPU devices to add to the container ('all' to pass all GPUs)")
 }
 
 func (o *options) addResourceFlags(f *pflag.FlagSet) {
@@ -196,5 +196,6 @@ func (o *options) addHealthFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.healthStart, "health-start-period", 0, "Start period for the container to initialize before starting health-retries countdown (ms|s|m|h) (default 0s)")
 	f.DurationVar(&o.healthStartStep, "health-start-interval", 0, "Time between running the check during the start period (ms|s|m|h) (default 0s)")
 	f.IntVar(&o.healthRetries, "health-retries", 0, "Consecutive failures needed to report unhealthy")
+	f.StringVar(&o.healthOnFailure, "health-on-failure", "", `What happens to a container that has become unhealthy ("none"|"restart"|"stop"|"kill")`)
 	f.BoolVar(&o.noHealthcheck, "no-healthcheck", false, "Disable any container-specified HEALTHCHECK")
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"slices"
@@ -22,7 +23,7 @@ func portLines(ports map[string][]wire.PortBinding, args []string) ([]string, er
 		}
 		bindings := ports[number+"/"+strings.ToLower(proto)]
 		if len(bindings) == 0 {
-			return nil, fault.New(fault.NotFound, "no public port '%s' published for %s", number+"/"+proto, args[0])
+			return nil, fault.New(fault.NotFound, "No public port '%s' published for %s", args[1], args[0])
 		}
 		return addresses("", bindings), nil
 	}
@@ -58,52 +59,52 @@ func comparePorts(a, b string) int {
 	return strings.Compare(xp, yp)
 }
 
-// portText is the column PORTS: "0.0.0.0:8080->80/tcp, 9000-9002/udp". Neighbours with the same
-// distance between inside and outside are one range.
-func portText(ports []wire.Port) string {
-	type span struct {
-		wire.Port
-		count uint16
-	}
-	ports = slices.Clone(ports)
-	slices.SortStableFunc(ports, func(a, b wire.Port) int {
-		switch {
-		case a.PrivatePort != b.PrivatePort:
-			return int(a.PrivatePort) - int(b.PrivatePort)
-		case a.IP != b.IP:
-			return strings.Compare(a.IP, b.IP)
-		case a.PublicPort != b.PublicPort:
-			return int(a.PublicPort) - int(b.PublicPort)
-		}
-		return strings.Compare(a.Type, b.Type)
-	})
-	var spans []span
-next:
-	for _, p := range ports {
-		for i := range spans {
-			s := &spans[i]
-			follows := p.PrivatePort == s.PrivatePort+s.count && p.IP == s.IP && p.Type == s.Type
-			if follows && (p.PublicPort == 0 && s.PublicPort == 0 || s.PublicPort != 0 && p.PublicPort == s.PublicPort+s.count) {
-				s.count++
-				continue next
-			}
-		}
-		spans = append(spans, span{p, 1})
-	}
-	var parts []string
-	for _, s := range spans {
-		text := portRangeText(s.PrivatePort, s.count) + "/" + s.Type
-		if s.PublicPort != 0 {
-			text = net.JoinHostPort(s.IP, portRangeText(s.PublicPort, s.count)) + "->" + text
-		}
-		parts = append(parts, text)
-	}
-	return strings.Join(parts, ", ")
+// span is a run of ports that follow one another at one address, "" for ports that are not published.
+type span struct {
+	ip, proto   string
+	first, last uint16
 }
 
-func portRangeText(first, count uint16) string {
-	if count == 1 {
-		return fmt.Sprint(first)
+func (s span) String() string {
+	text := fmt.Sprint(s.first)
+	if s.last != s.first {
+		text = fmt.Sprintf("%d-%d", s.first, s.last)
 	}
-	return fmt.Sprintf("%d-%d", first, first+count-1)
+	if s.ip != "" {
+		text = net.JoinHostPort(s.ip, text) + "->" + text
+	}
+	return text + "/" + s.proto
+}
+
+// portText is the column PORTS: "0.0.0.0:9000-9002->9000-9002/udp, 0.0.0.0:8080->80/tcp". As in Docker's
+// client neighbours are one range only where a port is the same inside and outside; those that are not
+// stand one by one at the end.
+func portText(ports []wire.Port) string {
+	ports = slices.Clone(ports)
+	slices.SortStableFunc(ports, func(a, b wire.Port) int {
+		return cmp.Or(cmp.Compare(a.PrivatePort, b.PrivatePort), strings.Compare(a.IP, b.IP), cmp.Compare(a.PublicPort, b.PublicPort), strings.Compare(a.Type, b.Type))
+	})
+	var broken, moved []string
+	var spans []span // the last one of each address and protocol
+	for _, p := range ports {
+		if p.IP != "" && p.PublicPort != p.PrivatePort {
+			moved = append(moved, fmt.Sprintf("%s->%d/%s", net.JoinHostPort(p.IP, fmt.Sprint(p.PublicPort)), p.PrivatePort, p.Type))
+			continue
+		}
+		next := span{p.IP, p.Type, p.PrivatePort, p.PrivatePort}
+		i := slices.IndexFunc(spans, func(s span) bool { return s.ip == next.ip && s.proto == next.proto })
+		switch {
+		case i < 0:
+			spans = append(spans, next)
+		case next.first == spans[i].last+1:
+			spans[i].last = next.last
+		default:
+			broken = append(broken, spans[i].String())
+			spans[i] = next
+		}
+	}
+	for _, s := range spans {
+		broken = append(broken, s.String())
+	}
+	return strings.Join(append(broken, moved...), ", ")
 }

@@ -271,7 +271,7 @@ func seccompProfile(path string) (string, error) {
 }
 
 func (o *options) healthcheck() (*wire.Healthcheck, error) {
-	given := o.healthCmd != "" || o.healthInterval != 0 || o.healthTimeout != 0 || o.healthStart != 0 || o.healthStartStep != 0 || o.healthRetries != 0
+	given := o.healthCmd != "" || o.healthInterval != 0 || o.healthTimeout != 0 || o.healthStart != 0 || o.healthStartStep != 0 || o.healthRetries != 0 || o.healthOnFailure != ""
 	switch {
 	case o.noHealthcheck && given:
 		return nil, fault.New(fault.Invalid, "--no-healthcheck conflicts with --health-* options")
@@ -282,7 +282,7 @@ func (o *options) healthcheck() (*wire.Healthcheck, error) {
 	}
 	h := &wire.Healthcheck{
 		Interval: int64(o.healthInterval), Timeout: int64(o.healthTimeout), StartPeriod: int64(o.healthStart),
-		StartInterval: int64(o.healthStartStep), Retries: o.healthRetries,
+		StartInterval: int64(o.healthStartStep), Retries: o.healthRetries, OnFailure: o.healthOnFailure,
 	}
 	for flag, n := range map[string]int64{"interval": h.Interval, "timeout": h.Timeout, "start-period": h.StartPeriod, "start-interval": h.StartInterval, "retries": int64(h.Retries)} {
 		if n < 0 {

@@ -183,7 +183,9 @@ func TestPortText(t *testing.T) {
 		{[]wire.Port{{PrivatePort: 80, Type: "tcp"}}, "80/tcp"},
 		{[]wire.Port{{IP: "0.0.0.0", PrivatePort: 80, PublicPort: 8080, Type: "tcp"}, {IP: "::", PrivatePort: 80, PublicPort: 8080, Type: "tcp"}}, "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"},
 		{[]wire.Port{{PrivatePort: 82, Type: "tcp"}, {PrivatePort: 80, Type: "tcp"}, {PrivatePort: 81, Type: "tcp"}, {PrivatePort: 80, Type: "udp"}}, "80-82/tcp, 80/udp"},
-		{[]wire.Port{{IP: "1.1.1.1", PrivatePort: 80, PublicPort: 90, Type: "tcp"}, {IP: "1.1.1.1", PrivatePort: 81, PublicPort: 91, Type: "tcp"}, {IP: "1.1.1.1", PrivatePort: 82, PublicPort: 99, Type: "tcp"}}, "1.1.1.1:90-91->80-81/tcp, 1.1.1.1:99->82/tcp"},
+		{[]wire.Port{{IP: "1.1.1.1", PrivatePort: 80, PublicPort: 90, Type: "tcp"}, {IP: "1.1.1.1", PrivatePort: 81, PublicPort: 91, Type: "tcp"}, {IP: "1.1.1.1", PrivatePort: 82, PublicPort: 99, Type: "tcp"}}, "1.1.1.1:90->80/tcp, 1.1.1.1:91->81/tcp, 1.1.1.1:99->82/tcp"},
+		{[]wire.Port{{IP: "1.1.1.1", PrivatePort: 80, PublicPort: 80, Type: "tcp"}, {IP: "1.1.1.1", PrivatePort: 81, PublicPort: 81, Type: "tcp"}, {IP: "1.1.1.1", PrivatePort: 7, PublicPort: 90, Type: "tcp"}, {PrivatePort: 85, Type: "tcp"}},
+			"1.1.1.1:80-81->80-81/tcp, 85/tcp, 1.1.1.1:90->7/tcp"},
 	}
 	for _, tt := range tests {
 		if got := portText(tt.ports); got != tt.want {

@@ -114,7 +114,11 @@ func (w *watcher) once(ctx context.Context, args []string) error {
 		})
 	}
 	all.Wait()
-	return errors.Join(w.print(ids), cli.Join(slices.DeleteFunc(errs, func(err error) bool { return err == nil })))
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == len(ids) && len(ids) > 0 {
+		return cli.Join(errs)
+	}
+	return errors.Join(w.print(ids), cli.Join(errs))
 }
 
 // stream prints every second, until it is interrupted or the containers that were named are gone.
@@ -187,15 +191,12 @@ func (w *watcher) print(ids []string) error {
 }
 
 func newUsage(asked string, s wire.Stats, full bool) usage {
-	u := usage{Container: asked, ID: s.ID, Name: strings.TrimPrefix(s.Name, "/"), CPUPerc: "--", MemUsage: "-- / --", MemPerc: "--", NetIO: "--", BlockIO: "--", PIDs: "--"}
+	u := usage{Container: asked, ID: s.ID, Name: strings.TrimPrefix(s.Name, "/")}
 	if !full {
-		u.ID, u.Container = cli.Short(u.ID), cli.Ellipsis(asked, 64)
-		if asked == s.ID {
-			u.Container = u.ID
-		}
+		u.ID = cli.Short(u.ID)
 	}
-	if strings.HasPrefix(s.Read, "0001-") { // it does not run
-		return u
+	if asked == s.ID { // nobody named it: it is one of the list
+		u.Container = cli.Short(s.ID)
 	}
 	memory := usedMemory(s.MemoryStats)
 	u.CPUPerc = fmt.Sprintf("%.2f%%", cpuPercent(s))

@@ -34,9 +34,12 @@ func Group(c *cli.CLI) *cobra.Command {
 }
 
 func newInspect(c *cli.CLI) *cobra.Command {
-	return cli.NewInspect(c, "image", Typed, func(ctx context.Context, e *client.Client, name string) (json.RawMessage, error) {
-		return e.ImageInspectRaw(ctx, name)
+	var platform string
+	cmd := cli.NewInspect(c, "image", Typed, func(ctx context.Context, e *client.Client, name string) (json.RawMessage, error) {
+		return e.ImageInspectRaw(ctx, name, platform)
 	})
+	cmd.Flags().StringVar(&platform, "platform", "", "Inspect the image only if it is of this platform, such as linux/amd64")
+	return cmd
 }
 
 // Typed returns what the daemon says of an image for a template.
@@ -58,6 +61,7 @@ func newTag(c *cli.CLI) *cobra.Command {
 
 func newRemove(c *cli.CLI, verb string) *cobra.Command {
 	var force, noPrune bool
+	platforms := cli.List{Commas: true}
 	cmd := &cobra.Command{
 		Use: verb + " [OPTIONS] IMAGE [IMAGE...]", Short: "Remove one or more images", Args: cli.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -68,7 +72,7 @@ func newRemove(c *cli.CLI, verb string) *cobra.Command {
 			var errs []error
 			// One after the other: an image may have several of the names.
 			for _, name := range args {
-				removed, err := engine.ImageRemove(cmd.Context(), name, force, noPrune)
+				removed, err := engine.ImageRemovePlatforms(cmd.Context(), name, platforms.Values, force, noPrune)
 				if err != nil {
 					errs = append(errs, err)
 					continue
@@ -83,6 +87,7 @@ func newRemove(c *cli.CLI, verb string) *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVarP(&force, "force", "f", false, "Force removal of the image")
 	f.BoolVar(&noPrune, "no-prune", false, "Do not delete untagged parents")
+	f.Var(&platforms, "platform", "Remove only this platform, such as linux/amd64")
 	return cli.Also(cmd, "sampan image rm, sampan image remove, sampan rmi")
 }
 

@@ -3,9 +3,11 @@ package image
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
@@ -13,8 +15,8 @@ import (
 	"github.com/sampan-project/sampan/core/wire"
 )
 
-// row is one name of an image as images shows it, in the order of Docker's JSON.
-type row struct {
+// Row is one name of an image as images shows it, in the order of Docker's JSON.
+type Row struct {
 	Containers   string
 	CreatedAt    string
 	CreatedSince string
@@ -33,19 +35,28 @@ var headers = cli.Headers{
 	"Repository": "REPOSITORY", "SharedSize": "SHARED SIZE", "Size": "SIZE", "Tag": "TAG", "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE",
 }
 
-func listing(digests bool) cli.Listing[row] {
-	columns := []cli.Column[row]{
-		{Head: "REPOSITORY", Value: func(r row) string { return r.Repository }},
-		{Head: "TAG", Value: func(r row) string { return r.Tag }},
+func listing(digests bool) cli.Listing[Row] {
+	columns := []cli.Column[Row]{
+		{Head: "REPOSITORY", Value: func(r Row) string { return r.Repository }},
+		{Head: "TAG", Value: func(r Row) string { return r.Tag }},
 	}
 	if digests {
-		columns = append(columns, cli.Column[row]{Head: "DIGEST", Value: func(r row) string { return r.Digest }})
+		columns = append(columns, cli.Column[Row]{Head: "DIGEST", Value: func(r Row) string { return r.Digest }})
 	}
 	columns = append(columns,
-		cli.Column[row]{Head: "IMAGE ID", Value: func(r row) string { return r.ID }},
-		cli.Column[row]{Head: "CREATED", Value: func(r row) string { return r.CreatedSince }},
-		cli.Column[row]{Head: "SIZE", Value: func(r row) string { return r.Size }})
-	return cli.Listing[row]{Columns: columns, Headers: headers}
+		cli.Column[Row]{Head: "IMAGE ID", Value: func(r Row) string { return r.ID }},
+		cli.Column[Row]{Head: "CREATED", Value: func(r Row) string { return r.CreatedSince }},
+		cli.Column[Row]{Head: "SIZE", Value: func(r Row) string { return r.Size }})
+	return cli.Listing[Row]{Columns: columns, Headers: headers, Key: "ID", RawKey: "image_id", Raw: raw(digests)}
+}
+
+// raw is the template of an image line by line.
+func raw(digests bool) string {
+	text := "repository: {{.Repository}}\n{{if .Tag}}tag: {{.Tag}}\n{{end}}"
+	if digests {
+		text += "digest: {{.Digest}}\n"
+	}
+	return text + "image_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}"
 }
 
 const none = "<none>"
@@ -91,19 +102,20 @@ func names(i wire.ImageSummary, withDigests bool) []name {
 	return list
 }
 
-func rows(images []wire.ImageSummary, full, digests bool) []row {
-	var list []row
+// Rows returns the rows of images, with whole ids if full.
+func Rows(images []wire.ImageSummary, full, digests bool) []Row {
+	var list []Row
 	for _, i := range images {
 		created := time.Unix(i.Created, 0)
-		r := row{
+		r := Row{
 			Containers: counted(i.Containers), CreatedAt: created.String(), CreatedSince: cli.Ago(created), ID: i.ID, SharedSize: sized(i.SharedSize),
-			Size: cli.Size(i.Size), UniqueSize: "N/A", VirtualSize: cli.Size(i.Size),
+			Size: cli.Size(i.Size), UniqueSize: "N/A", VirtualSize: units.HumanSize(float64(i.Size)),
 		}
 		if i.Created <= 0 {
 			r.CreatedSince = "N/A"
 		}
 		if i.SharedSize >= 0 {
-			r.UniqueSize = cli.Size(i.Size - i.SharedSize)
+			r.UniqueSize = units.HumanSize(float64(i.Size - i.SharedSize))
 		}
 		if !full {
 			r.ID = cli.Short(i.ID)
@@ -127,7 +139,7 @@ func sized(n int64) string {
 	if n < 0 {
 		return "N/A"
 	}
-	return cli.Size(n)
+	return units.HumanSize(float64(n))
 }
 
 func newList(c *cli.CLI, verb, arguments string) *cobra.Command {
@@ -169,14 +181,8 @@ func list(ctx context.Context, c *cli.CLI, o client.ImageListOptions, quiet, ful
 	if err != nil {
 		return err
 	}
-	list := rows(images, full, digests || cli.Uses(format, ".Digest"))
-	if quiet && (format == "" || format == "table") {
-		for _, r := range list {
-			fmt.Fprintln(c.Out, r.ID)
-		}
-		return nil
-	}
-	return listing(digests).Write(c.Out, format, list)
+	list := Rows(images, full, digests || cli.Uses(format, ".Digest"))
+	return listing(digests).List(c.Out, format, quiet, list)
 }
 
 // step is one row of history, in the order of Docker's JSON.
@@ -202,7 +208,7 @@ var history = cli.Listing[step]{
 
 func newHistory(c *cli.CLI) *cobra.Command {
 	var human, full, quiet bool
-	var format string
+	var format, platform string
 	cmd := &cobra.Command{
 		Use: "history [OPTIONS] IMAGE", Short: "Show the history of an image", Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -210,7 +216,7 @@ func newHistory(c *cli.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := engine.ImageHistory(cmd.Context(), args[0])
+			list, err := engine.ImageHistory(cmd.Context(), args[0], platform)
 			if err != nil {
 				return err
 			}
@@ -224,13 +230,19 @@ func newHistory(c *cli.CLI) *cobra.Command {
 				}
 				return nil
 			}
-			return history.Write(c.Out, format, steps)
+			listing := history
+			if !human {
+				listing.Columns = slices.Clone(history.Columns)
+				listing.Columns[1] = cli.Column[step]{Head: "CREATED AT", Value: func(s step) string { return s.CreatedAt }}
+			}
+			return listing.Write(c.Out, format, steps)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&format, "format", "", cli.FormatHelp)
 	f.BoolVarP(&human, "human", "H", true, "Print sizes and dates in human readable format")
 	f.BoolVar(&full, "no-trunc", false, "Don't truncate output")
+	f.StringVar(&platform, "platform", "", "Show the history only if the image is of this platform, such as linux/amd64")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Only show image IDs")
 	return cli.Also(cmd, "sampan image history, sampan history")
 }

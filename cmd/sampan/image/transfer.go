@@ -32,14 +32,8 @@ func newPull(c *cli.CLI) *cobra.Command {
 	f.BoolVarP(&all, "all-tags", "a", false, "Download all tagged images in the repository")
 	f.StringVar(&platform, "platform", "", "Set platform if server is multi-platform capable")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
-	addTrust(cmd)
+	cli.AddTrust(f)
 	return cli.Also(cmd, "sampan image pull, sampan pull")
-}
-
-// addTrust accepts the flag that Docker has for signed images, where it is off by default.
-func addTrust(cmd *cobra.Command) {
-	cmd.Flags().Bool("disable-content-trust", true, "Skip image verification")
-	cmd.Flags().MarkHidden("disable-content-trust") //nolint:errcheck // it is a flag of ours
 }
 
 func pull(ctx context.Context, c *cli.CLI, ref, platform string, all, quiet bool) error {
@@ -125,12 +119,12 @@ func newPush(c *cli.CLI) *cobra.Command {
 	f.BoolVarP(&all, "all-tags", "a", false, "Push all tags of an image to the repository")
 	f.StringVar(&platform, "platform", "", "Push a platform-specific manifest as a single-platform image to the registry")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
-	addTrust(cmd)
+	cli.AddTrust(f)
 	return cli.Also(cmd, "sampan image push, sampan push")
 }
 
 func newLoad(c *cli.CLI) *cobra.Command {
-	var input string
+	var input, platform string
 	var quiet bool
 	cmd := &cobra.Command{
 		Use: "load [OPTIONS]", Short: "Load an image from a tar archive or STDIN", Args: cli.NoArgs,
@@ -151,17 +145,18 @@ func newLoad(c *cli.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return engine.ImageLoad(cmd.Context(), from, quiet || !c.Out.IsTerminal(), cli.Progress(c.Out))
+			return engine.ImageLoad(cmd.Context(), from, platform, quiet || !c.Out.IsTerminal(), cli.Progress(c.Out))
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
+	f.StringVar(&platform, "platform", "", "Load only this platform, such as linux/amd64")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
 	return cli.Also(cmd, "sampan image load, sampan load")
 }
 
 func newSave(c *cli.CLI) *cobra.Command {
-	var output string
+	var output, platform string
 	cmd := &cobra.Command{
 		Use: "save [OPTIONS] IMAGE [IMAGE...]", Short: "Save one or more images to a tar archive (streamed to STDOUT by default)", Args: cli.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -169,10 +164,11 @@ func newSave(c *cli.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.ToFile(output, func() (io.ReadCloser, error) { return engine.ImageSave(cmd.Context(), args...) })
+			return c.ToFile(output, func() (io.ReadCloser, error) { return engine.ImageSave(cmd.Context(), platform, args...) })
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	cmd.Flags().StringVar(&platform, "platform", "", "Save the image only if it is of this platform, such as linux/amd64")
 	return cli.Also(cmd, "sampan image save, sampan save")
 }
 
@@ -180,9 +176,9 @@ func newImport(c *cli.CLI) *cobra.Command {
 	var o client.ImageImportOptions
 	var changes cli.List
 	cmd := &cobra.Command{
-		Use: "import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]", Short: "Import the contents from a tarball to create a filesystem image", Args: cli.RangeArgs(1, 2),
+		Use: "import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]", Short: "Import the contents from a tarball to create a filesystem image", Args: cli.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.Changes = changes.Values; len(args) == 2 {
+			if o.Changes = changes.Values; len(args) > 1 { // docker looks at no more either
 				o.Ref = args[1]
 			}
 			return importRoot(cmd.Context(), c, args[0], o)

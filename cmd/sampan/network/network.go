@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +52,7 @@ var listing = cli.Listing[row]{
 		"CreatedAt": "CREATED AT", "Driver": "DRIVER", "ID": "NETWORK ID", "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL",
 		"Labels": "LABELS", "Name": "NAME", "Scope": "SCOPE",
 	},
+	Key: "ID", RawKey: "network_id", Raw: "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}",
 }
 
 func newList(c *cli.CLI) *cobra.Command {
@@ -89,20 +91,23 @@ func list(ctx context.Context, c *cli.CLI, filters map[string][]string, quiet, f
 	rows := make([]row, len(networks))
 	for i, n := range networks {
 		rows[i] = row{
-			CreatedAt: n.Created, Driver: n.Driver, ID: n.ID, IPv4: fmt.Sprint(n.EnableIPv4), IPv6: fmt.Sprint(n.EnableIPv6), Internal: fmt.Sprint(n.Internal),
+			CreatedAt: moment(n.Created), Driver: n.Driver, ID: n.ID, IPv4: fmt.Sprint(n.EnableIPv4), IPv6: fmt.Sprint(n.EnableIPv6), Internal: fmt.Sprint(n.Internal),
 			Labels: cli.Labels(n.Labels), Name: n.Name, Scope: n.Scope, labels: n.Labels,
 		}
 		if !full {
 			rows[i].ID = cli.Short(n.ID)
 		}
 	}
-	if quiet && (format == "" || format == "table") {
-		for _, r := range rows {
-			fmt.Fprintln(c.Out, r.ID)
-		}
-		return nil
+	return listing.List(c.Out, format, quiet, rows)
+}
+
+// moment is a time of the API as Go writes it, which is how lists show it.
+func moment(s string) string {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return s
 	}
-	return listing.Write(c.Out, format, rows)
+	return t.String()
 }
 
 func newInspect(c *cli.CLI) *cobra.Command {
@@ -183,16 +188,23 @@ func newDisconnect(c *cli.CLI) *cobra.Command {
 func newConnect(c *cli.CLI) *cobra.Command {
 	var e wire.EndpointSettings
 	var ip, ip6 string
-	var aliases, links, linkLocal cli.List
-	var options cli.Map
-	options.Strict = true
+	aliases, linkLocal, options := cli.List{Commas: true}, cli.List{Commas: true}, cli.List{Commas: true}
+	var links cli.List
 	cmd := &cobra.Command{
 		Use: "connect [OPTIONS] NETWORK CONTAINER", Short: "Connect a container to a network", Args: cli.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := errorsOf(checkAddress("--ip", ip, true), checkAddress("--ip6", ip6, false)); err != nil {
 				return err
 			}
-			e.Aliases, e.Links, e.DriverOpts = aliases.Values, links.Values, options.Values
+			e.Aliases, e.Links = aliases.Values, links.Values
+			for _, given := range options.Values {
+				if key, _, ok := strings.Cut(given, "="); !ok || key == "" {
+					return &fault.Field{Field: "--driver-opt", Given: given, Expected: "KEY=VALUE"}
+				}
+			}
+			if len(options.Values) > 0 {
+				e.DriverOpts = cli.ToMap(options.Values)
+			}
 			if ip != "" || ip6 != "" || len(linkLocal.Values) > 0 {
 				e.IPAMConfig = &wire.EndpointIPAM{IPv4Address: ip, IPv6Address: ip6, LinkLocalIPs: linkLocal.Values}
 			}

@@ -64,7 +64,7 @@ func eventPrinter(c *cli.CLI, format string) (func(wire.Event) error, error) {
 	}
 	t, err := cli.Template(format)
 	if err != nil {
-		return nil, err
+		return nil, &cli.Exit{Code: cli.CodeUsage, Err: err}
 	}
 	return func(e wire.Event) error {
 		if err := t.Execute(c.Out, e); err != nil {

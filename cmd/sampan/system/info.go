@@ -24,6 +24,40 @@ func newInfo(c *cli.CLI) *cobra.Command {
 	return cli.Also(cmd, "sampan system info, sampan info")
 }
 
+// shownInfo is what info's template sees: the server's part, and this program's.
+type shownInfo struct {
+	*wire.Info
+	ClientInfo clientInfo
+}
+
+// clientInfo is this program's part, in the order of Docker's.
+type clientInfo struct {
+	Debug bool
+	clientPart
+	Plugins  []string // of the client: there are none
+	Warnings []string
+}
+
+// clientPart is what version tells of the client and info too.
+type clientPart struct {
+	Version           string
+	DefaultAPIVersion string
+	GitCommit         string
+	GoVersion         string
+	Os                string
+	Arch              string
+	BuildTime         string `json:"BuildTime,omitempty"`
+	Context           string
+}
+
+func newClientInfo(c *cli.CLI) clientInfo {
+	v := newClientVersion(c)
+	return clientInfo{Debug: c.Globals.Debug, Plugins: []string{}, clientPart: clientPart{
+		Version: v.Version, DefaultAPIVersion: v.DefaultAPIVersion, GitCommit: v.GitCommit, GoVersion: v.GoVersion,
+		Os: v.Os, Arch: v.Arch, BuildTime: v.BuildTime, Context: v.Context,
+	}}
+}
+
 func info(ctx context.Context, c *cli.CLI, format string) error {
 	engine, err := c.Client()
 	if err != nil {
@@ -34,7 +68,7 @@ func info(ctx context.Context, c *cli.CLI, format string) error {
 		if err != nil {
 			return err
 		}
-		return cli.One(c.Out, format, v)
+		return cli.One(c.Out, format, shownInfo{Info: &v, ClientInfo: newClientInfo(c)})
 	}
 	fmt.Fprintf(c.Out, "Client:\n Version:    %s\n Context:    %s\n Debug Mode: %t\n\nServer:\n", wire.Release, c.ContextName(), c.Globals.Debug)
 	if err != nil {
@@ -74,6 +108,10 @@ func writeInfo(out io.Writer, v wire.Info) {
 	slices.Sort(runtimes)
 	line("Runtimes: %s", strings.Join(runtimes, " "))
 	line("Default Runtime: %s", v.DefaultRuntime)
+	line("Init Binary: %s", v.InitBinary)
+	line("containerd version: %s", v.ContainerdCommit.ID)
+	line("runc version: %s", v.RuncCommit.ID)
+	line("init version: %s", v.InitCommit.ID)
 	if len(v.SecurityOptions) > 0 {
 		line("Security Options:")
 		for _, option := range v.SecurityOptions {
@@ -88,7 +126,7 @@ func writeInfo(out io.Writer, v wire.Info) {
 	line("Total Memory: %s", units.BytesSize(float64(v.MemTotal)))
 	line("Name: %s", v.Name)
 	line("ID: %s", v.ID)
-	line("Sampan Root Dir: %s", v.DockerRootDir)
+	line("Docker Root Dir: %s", v.DockerRootDir)
 	line("Debug Mode: %t", v.Debug)
 	if v.Debug {
 		line(" File Descriptors: %d", v.NFd)
@@ -96,18 +134,23 @@ func writeInfo(out io.Writer, v wire.Info) {
 		line(" System Time: %s", v.SystemTime)
 		line(" EventsListeners: %d", v.NEventsListener)
 	}
-	for name, proxy := range map[string]string{"HTTP Proxy": v.HTTPProxy, "HTTPS Proxy": v.HTTPSProxy, "No Proxy": v.NoProxy} {
-		if proxy != "" {
-			line("%s: %s", name, proxy)
+	for _, proxy := range [][2]string{{"HTTP Proxy", v.HTTPProxy}, {"HTTPS Proxy", v.HTTPSProxy}, {"No Proxy", v.NoProxy}} {
+		if proxy[1] != "" {
+			line("%s: %s", proxy[0], proxy[1])
 		}
 	}
-	for _, label := range v.Labels {
-		line("Label: %s", label)
+	if len(v.Labels) > 0 {
+		line("Labels:")
+		for _, label := range v.Labels {
+			line(" %s", label)
+		}
 	}
+	line("Experimental: %t", v.ExperimentalBuild)
 	if r := v.RegistryConfig; r != nil {
 		writeRegistries(line, r)
 	}
 	line("Live Restore Enabled: %t", v.LiveRestoreEnabled)
+	fmt.Fprintln(out)
 }
 
 // writeSecurity prints "name=seccomp,profile=builtin" as two lines.

@@ -28,7 +28,7 @@ var kinds = []kind{
 		return e.ContainerInspectRaw(ctx, name, size)
 	}, container.Typed},
 	{"image", func(ctx context.Context, e *client.Client, name string, _ bool) (json.RawMessage, error) {
-		return e.ImageInspectRaw(ctx, name)
+		return e.ImageInspectRaw(ctx, name, "")
 	}, image.Typed},
 	{"network", func(ctx context.Context, e *client.Client, name string, _ bool) (json.RawMessage, error) {
 		return e.NetworkInspectRaw(ctx, name, false)

@@ -91,7 +91,7 @@ func writeSchema(out io.Writer, s wire.Schema) error {
 		}
 		rows = append(rows, []string{a.Name, kind, a.Default, a.Doc})
 	}
-	if err := cli.Table(out, rows); err != nil {
+	if err := cli.Table(out, 10, rows); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(out)

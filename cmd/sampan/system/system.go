@@ -10,7 +10,7 @@ import (
 
 // Common returns the commands that most people need, for the root of the tree.
 func Common(c *cli.CLI) []*cobra.Command {
-	return []*cobra.Command{newLogin(c), newLogout(c), newVersion(c), newInfo(c)}
+	return []*cobra.Command{newLogin(c), newLogout(c), newSearch(c), newVersion(c), newInfo(c)}
 }
 
 // Commands returns the others that stand at the root of the tree.
@@ -19,7 +19,8 @@ func Commands(c *cli.CLI) []*cobra.Command { return []*cobra.Command{newEvents(c
 // Groups returns `sampan system` and `sampan plugin`.
 func Groups(c *cli.CLI) []*cobra.Command {
 	return []*cobra.Command{
-		cli.Group("system", "Manage Sampan", newDiskUsage(c), newEvents(c), newInfo(c), newPrune(c), newDialStdio(c)),
+		cli.Group("builder", "Manage builds", newBuildPrune(c)),
+		cli.Group("system", "Manage Sampan", newCheck(c), newDiskUsage(c), newEvents(c), newInfo(c), newPrune(c), newDialStdio(c)),
 		cli.Group("plugin", "Manage drivers", newPlugins(c), newSchemas(c)),
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -33,6 +32,7 @@ var shares = cli.Listing[share]{
 		{Head: "RECLAIMABLE", Value: func(s share) string { return s.Reclaimable }},
 	},
 	Headers: cli.Headers{"Active": "ACTIVE", "Reclaimable": "RECLAIMABLE", "Size": "SIZE", "TotalCount": "TOTAL", "Type": "TYPE"},
+	Raw:     "type: {{.Type}}\ntotal: {{.TotalCount}}\nactive: {{.Active}}\nsize: {{.Size}}\nreclaimable: {{.Reclaimable}}",
 }
 
 func newDiskUsage(c *cli.CLI) *cobra.Command {
@@ -50,7 +50,7 @@ func newDiskUsage(c *cli.CLI) *cobra.Command {
 				return err
 			}
 			if verbose {
-				return writeDetails(c, format, u)
+				return writeDetails(c.Out, format, u)
 			}
 			return shares.Write(c.Out, format, summary(u))
 		},
@@ -108,53 +108,6 @@ func summary(u wire.DiskUsage) []share {
 		}
 	}
 	return append(rows, newShare("Build Cache", len(u.BuildCache), active, size, size-used))
-}
-
-// writeDetails is df -v: a table for each kind.
-func writeDetails(c *cli.CLI, format string, u wire.DiskUsage) error {
-	if format != "" {
-		return cli.One(c.Out, format, u)
-	}
-	table := func(title string, head []string, rows [][]string) error {
-		fmt.Fprintf(c.Out, "%s space usage:\n\n", title)
-		if err := cli.Table(c.Out, append([][]string{head}, rows...)); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintln(c.Out)
-		return err
-	}
-	var images, containers, volumes, caches [][]string
-	for _, i := range u.Images {
-		name := "<none>"
-		if len(i.RepoTags) > 0 {
-			name = i.RepoTags[0]
-		}
-		images = append(images, []string{name, cli.Short(i.ID), cli.Ago(time.Unix(i.Created, 0)), cli.Size(i.Size), cli.Size(max(i.SharedSize, 0)), cli.Size(i.Size - max(i.SharedSize, 0)), fmt.Sprint(max(i.Containers, 0))})
-	}
-	for _, k := range u.Containers {
-		containers = append(containers, []string{cli.Short(k.ID), k.Image, cli.Size(k.SizeRw), k.Status, strings.TrimPrefix(strings.Join(k.Names, ","), "/")})
-	}
-	for _, v := range u.Volumes {
-		links, size := "N/A", "N/A"
-		if v.UsageData != nil && v.UsageData.Size >= 0 {
-			links, size = fmt.Sprint(v.UsageData.RefCount), cli.Size(v.UsageData.Size)
-		}
-		volumes = append(volumes, []string{v.Name, links, size})
-	}
-	for _, r := range u.BuildCache {
-		caches = append(caches, []string{cli.Short(r.ID), r.Type, cli.Size(r.Size), fmt.Sprint(r.UsageCount), cli.Ellipsis(r.Description, 60)})
-	}
-	for _, err := range []error{
-		table("Images", []string{"REPOSITORY:TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"}, images),
-		table("Containers", []string{"CONTAINER ID", "IMAGE", "SIZE", "STATUS", "NAMES"}, containers),
-		table("Local Volumes", []string{"VOLUME NAME", "LINKS", "SIZE"}, volumes),
-		table("Build cache", []string{"CACHE ID", "CACHE TYPE", "SIZE", "USAGE", "STEP"}, caches),
-	} {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // pruneOptions are system prune's.
@@ -248,7 +201,7 @@ func (o *pruneOptions) images(ctx context.Context, c *cli.CLI, engine *client.Cl
 	}
 	c.Pruned("Deleted Images:", lines)
 	*reclaimed += i.SpaceReclaimed
-	b, err := engine.BuildPrune(ctx, o.all, o.filters.Values)
+	b, err := engine.BuildPrune(ctx, o.all, 0, o.filters.Values)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +25,6 @@ type versions struct {
 
 // clientVersion is this program's part.
 type clientVersion struct {
-	Platform          struct{ Name string } `json:"Platform"`
 	Version           string
 	APIVersion        string `json:"ApiVersion"`
 	DefaultAPIVersion string `json:"DefaultAPIVersion"`
@@ -29,13 +32,15 @@ type clientVersion struct {
 	GoVersion         string
 	Os                string
 	Arch              string
+	BuildTime         string `json:"BuildTime,omitempty"`
 	Context           string
 }
 
 func newClientVersion(c *cli.CLI) clientVersion {
 	return clientVersion{
 		Version: wire.Release, APIVersion: wire.APIVersion, DefaultAPIVersion: wire.APIVersion, GitCommit: wire.Commit,
-		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, Context: c.ContextName(),
+		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, BuildTime: buildTime(),
+		Context: c.ContextName(),
 	}
 }
 
@@ -77,29 +82,53 @@ func version(ctx context.Context, c *cli.CLI, format string) error {
 	return err
 }
 
+// buildTime is that of the commit which the program was built from, if it is known.
+func buildTime() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+// shownTime is a build's time as version shows it.
+func shownTime(given string) string {
+	if t, err := time.Parse(time.RFC3339Nano, given); err == nil {
+		return t.Format(time.ANSIC)
+	}
+	return given
+}
+
 func writeClient(w io.Writer, v clientVersion) {
 	api := v.APIVersion
 	if api != v.DefaultAPIVersion {
 		api += " (downgraded from " + v.DefaultAPIVersion + ")"
 	}
-	fmt.Fprintf(w, "Client:\n Version:\t%s\n API version:\t%s\n Go version:\t%s\n Git commit:\t%s\n OS/Arch:\t%s/%s\n Context:\t%s\n",
-		v.Version, api, v.GoVersion, v.GitCommit, v.Os, v.Arch, v.Context)
+	fmt.Fprintf(w, "Client:\n Version:\t%s\n API version:\t%s\n Go version:\t%s\n Git commit:\t%s\n Built:\t%s\n OS/Arch:\t%s/%s\n Context:\t%s\n",
+		v.Version, api, v.GoVersion, v.GitCommit, shownTime(v.BuildTime), v.Os, v.Arch, v.Context)
 }
 
 func writeServer(w io.Writer, v *wire.Version) {
-	fmt.Fprintf(w, "\nServer: %s\n", v.Platform.Name)
-	fmt.Fprintf(w, " Engine:\n  Version:\t%s\n  API version:\t%s (minimum version %s)\n  Go version:\t%s\n  Git commit:\t%s\n  OS/Arch:\t%s/%s\n",
-		v.Version, v.APIVersion, v.MinAPIVersion, v.GoVersion, v.GitCommit, v.Os, v.Arch)
-	if v.KernelVersion != "" {
-		fmt.Fprintf(w, "  Kernel:\t%s\n", v.KernelVersion)
+	title := "\nServer:"
+	if v.Platform.Name != "" {
+		title += " " + v.Platform.Name
 	}
+	fmt.Fprintln(w, title)
 	for _, part := range v.Components {
+		d := part.Details
 		if part.Name == "Engine" {
+			fmt.Fprintf(w, " Engine:\n  Version:\t%s\n  API version:\t%s (minimum version %s)\n  Go version:\t%s\n  Git commit:\t%s\n  Built:\t%s\n  OS/Arch:\t%s/%s\n  Experimental:\t%s\n",
+				part.Version, d["ApiVersion"], d["MinAPIVersion"], d["GoVersion"], d["GitCommit"], shownTime(d["BuildTime"]), d["Os"], d["Arch"], d["Experimental"])
 			continue
 		}
 		fmt.Fprintf(w, " %s:\n  Version:\t%s\n", part.Name, part.Version)
-		if commit := part.Details["GitCommit"]; commit != "" {
-			fmt.Fprintf(w, "  GitCommit:\t%s\n", commit)
+		for _, name := range slices.Sorted(maps.Keys(d)) {
+			fmt.Fprintf(w, "  %s:\t%s\n", name, d[name])
 		}
 	}
 }

@@ -56,8 +56,8 @@ func newCreate(c *cli.CLI) *cobra.Command {
 	return cmd
 }
 
-// row is one volume as ls shows it, in the order of Docker's JSON.
-type row struct {
+// Row is one volume as ls shows it, in the order of Docker's JSON.
+type Row struct {
 	Availability string
 	Driver       string
 	Group        string
@@ -73,22 +73,24 @@ type row struct {
 }
 
 // Label is {{.Label "name"}}.
-func (r row) Label(name string) string { return r.labels[name] }
+func (r Row) Label(name string) string { return r.labels[name] }
 
-var listing = cli.Listing[row]{
-	Columns: []cli.Column[row]{
-		{Head: "DRIVER", Value: func(r row) string { return r.Driver }},
-		{Head: "VOLUME NAME", Value: func(r row) string { return r.Name }},
+var listing = cli.Listing[Row]{
+	Columns: []cli.Column[Row]{
+		{Head: "DRIVER", Value: func(r Row) string { return r.Driver }},
+		{Head: "VOLUME NAME", Value: func(r Row) string { return r.Name }},
 	},
 	Headers: cli.Headers{
 		"Availability": "AVAILABILITY", "Driver": "DRIVER", "Group": "GROUP", "Labels": "LABELS", "Links": "LINKS", "Mountpoint": "MOUNTPOINT",
 		"Name": "VOLUME NAME", "Scope": "SCOPE", "Size": "SIZE", "Status": "STATUS",
 	},
+	Key: "Name", RawKey: "name", Raw: "name: {{.Name}}\ndriver: {{.Driver}}",
 }
 
-func newRow(v *wire.Volume) row {
+// NewRow returns the row of a volume.
+func NewRow(v *wire.Volume) Row {
 	const unknown = "N/A"
-	r := row{
+	r := Row{
 		Availability: unknown, Driver: v.Driver, Group: unknown, Labels: cli.Labels(v.Labels), Links: unknown, Mountpoint: v.Mountpoint,
 		Name: v.Name, Scope: v.Scope, Size: unknown, Status: unknown, labels: v.Labels,
 	}
@@ -133,17 +135,11 @@ func list(ctx context.Context, c *cli.CLI, filters map[string][]string, quiet bo
 		fmt.Fprintf(c.Err, "WARNING: %s\n", w)
 	}
 	slices.SortFunc(answer.Volumes, func(a, b *wire.Volume) int { return strings.Compare(a.Name, b.Name) })
-	rows := make([]row, len(answer.Volumes))
+	rows := make([]Row, len(answer.Volumes))
 	for i, v := range answer.Volumes {
-		rows[i] = newRow(v)
+		rows[i] = NewRow(v)
 	}
-	if quiet && (format == "" || format == "table") {
-		for _, r := range rows {
-			fmt.Fprintln(c.Out, r.Name)
-		}
-		return nil
-	}
-	return listing.Write(c.Out, format, rows)
+	return listing.List(c.Out, format, quiet, rows)
 }
 
 func newInspect(c *cli.CLI) *cobra.Command {

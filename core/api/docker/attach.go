@@ -5,22 +5,12 @@ import (
 
 	"github.com/sampan-project/sampan/core/api/route"
 	"github.com/sampan-project/sampan/core/container"
-	"github.com/sampan-project/sampan/core/fault"
 )
 
 // attach joins the client to the container's standard streams. It answers when the stream exists,
 // which is before the container starts: `docker run` waits for that.
 func (c containers) attach(w http.ResponseWriter, r *route.Request) error {
-	q := r.Query()
-	o := container.AttachOptions{
-		Stdin: q.Bool("stdin"), Stdout: q.Bool("stdout"), Stderr: q.Bool("stderr"),
-		Logs: q.Bool("logs"), Stream: q.Bool("stream"),
-	}
-	keys := q.Text("detachKeys")
-	if err := q.Err(); err != nil {
-		return err
-	}
-	sequence, err := detachKeys(keys)
+	o, sequence, err := attachOptions(r)
 	if err != nil {
 		return err
 	}
@@ -45,7 +35,17 @@ func (c containers) attach(w http.ResponseWriter, r *route.Request) error {
 	return nil
 }
 
-// attachWebsocket is for browsers, which have no stock client.
-func (c containers) attachWebsocket(http.ResponseWriter, *route.Request) error {
-	return fault.New(fault.NotImplemented, "attaching over a websocket is not supported by this daemon; use POST /containers/{id}/attach")
+// attachOptions reads the query of attach, and the keys that detach.
+func attachOptions(r *route.Request) (container.AttachOptions, []byte, error) {
+	q := r.Query()
+	o := container.AttachOptions{
+		Stdin: q.Bool("stdin"), Stdout: q.Bool("stdout"), Stderr: q.Bool("stderr"),
+		Logs: q.Bool("logs"), Stream: q.Bool("stream"),
+	}
+	keys := q.Text("detachKeys")
+	if err := q.Err(); err != nil {
+		return o, nil, err
+	}
+	sequence, err := detachKeys(keys)
+	return o, sequence, err
 }

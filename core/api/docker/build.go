@@ -54,7 +54,7 @@ func (b builds) prune(w http.ResponseWriter, r *route.Request) error {
 	if err := q.Err(); err != nil {
 		return err
 	}
-	answer := wire.BuildPrune{CachesDeleted: []string{}}
+	var answer wire.BuildPrune
 	if pruner, ok := b.backend.(BuildPruner); ok {
 		var err error
 		if answer, err = pruner.Prune(r.Detached(), all, filters); err != nil {

@@ -97,9 +97,11 @@ var containerFilters = with(labelFilters, route.FilterKeys{
 	"status":  route.OneOf("created", "running", "paused", "restarting", "removing", "exited", "dead"),
 })
 
+// list answers the containers. With "brief", which is ours and which Docker's daemon overlooks, networks have only
+// names: the endpoints are half of the answer, and a table shows none of them.
 func (c containers) list(w http.ResponseWriter, r *route.Request) error {
 	q := r.Query()
-	o := container.ListOptions{All: q.Bool("all"), Limit: q.Int("limit", 0), Size: q.Bool("size"), Filters: q.Filters(containerFilters)}
+	o := container.ListOptions{All: q.Bool("all"), Limit: q.Int("limit", 0), Size: q.Bool("size"), Brief: q.Bool("brief"), Filters: q.Filters(containerFilters)}
 	if err := q.Err(); err != nil {
 		return err
 	}

@@ -61,6 +61,8 @@ type conversation struct {
 	stdin bool
 	// keys end the conversation when they come from a terminal; nil: no keys do.
 	keys []byte
+	// whole says that the connection has no halves: the end of its input is its end.
+	whole bool
 }
 
 // hijack takes the connection over and sends the answer's header.
@@ -91,6 +93,7 @@ func writeString(w io.Writer, s string) error {
 // fail ends the conversation with a text, as output of the process that could not be had. Clients
 // print it; the exit code they get from inspect.
 func (c *conversation) fail(err error, tty bool) {
+	c.greeted()
 	text := err.Error() + "\r\n"
 	if !tty {
 		header := [8]byte{0: 1} // stdout
@@ -119,6 +122,7 @@ func (c *conversation) run(s container.Stream, stopping <-chan struct{}) {
 		defer close(inputDone)
 		c.input(s, over)
 	}()
+	c.greeted()
 	_, _ = io.Copy(c.conn, s) // ends with the output, or when the client or the stream is closed
 	close(over)
 	s.Close()
@@ -164,7 +168,7 @@ func (c *conversation) input(s container.Stream, over <-chan struct{}) {
 	} else {
 		_, err = io.Copy(io.Discard, c.in)
 	}
-	if err != nil { // the connection broke, or its time to linger is over
+	if err != nil || c.whole { // the connection broke, or its time to linger is over
 		s.Close()
 		return
 	}

@@ -32,6 +32,10 @@ type (
 	ImagePusher interface {
 		Push(ctx context.Context, ref string, auth *wire.AuthConfig, progress func(wire.Message)) error
 	}
+	// AllPuller pulls every tag of a repository.
+	AllPuller interface {
+		PullAll(ctx context.Context, name, platform string, auth *wire.AuthConfig, progress func(wire.Message)) error
+	}
 	ImagePruner interface {
 		Prune(ctx context.Context, filters map[string][]string) (wire.ImagesPrune, error)
 	}

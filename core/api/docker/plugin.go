@@ -16,10 +16,15 @@ func (p plugins) routes() []route.Route {
 		{Method: http.MethodGet, Pattern: "/plugins", Handle: p.list},
 		{Method: http.MethodGet, Pattern: "/plugins/{name}/json", Handle: p.missing},
 	}
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
-		routes = append(routes, route.Route{Method: method, Pattern: "/plugins/{name}", Handle: p.unsupported})
+	for _, verb := range []string{"enable", "disable", "set", "push", "upgrade"} {
+		routes = append(routes, route.Route{Method: http.MethodPost, Pattern: "/plugins/{name}/" + verb, Handle: p.missing})
 	}
-	return routes
+	return append(routes,
+		route.Route{Method: http.MethodDelete, Pattern: "/plugins/{name}", Handle: p.missing},
+		route.Route{Method: http.MethodGet, Pattern: "/plugins/privileges", Handle: p.unsupported},
+		route.Route{Method: http.MethodPost, Pattern: "/plugins/pull", Handle: p.unsupported},
+		route.Route{Method: http.MethodPost, Pattern: "/plugins/create", Handle: p.unsupported},
+	)
 }
 
 func (p plugins) list(w http.ResponseWriter, _ *route.Request) error {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"os"
+	"strings"
 
 	"github.com/sampan-project/sampan/core/api/route"
 	"github.com/sampan-project/sampan/core/wire"
@@ -62,6 +64,13 @@ type info49 struct {
 	BridgeNfIP6tables bool `json:"BridgeNfIp6tables"`
 }
 
+// bridgeFilter reports whether packets on a bridge pass the host's filter too, of which clients before
+// v1.50 warn when it is not so.
+func bridgeFilter(table string) bool {
+	text, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-" + table)
+	return err == nil && strings.TrimSpace(string(text)) == "1"
+}
+
 func (s system) info(w http.ResponseWriter, r *route.Request) error {
 	info, err := s.backends.System.Info(r.Context())
 	if err != nil {
@@ -71,7 +80,7 @@ func (s system) info(w http.ResponseWriter, r *route.Request) error {
 		info.Swarm.LocalNodeState = "inactive"
 	}
 	if r.Version < 50 {
-		return route.WriteJSON(w, http.StatusOK, info49{Info: info})
+		return route.WriteJSON(w, http.StatusOK, info49{info, bridgeFilter("iptables"), bridgeFilter("ip6tables")})
 	}
 	return route.WriteJSON(w, http.StatusOK, info)
 }

@@ -42,14 +42,18 @@ func (i images) pull(w http.ResponseWriter, r *route.Request, q *route.Query, fr
 	if r.Version >= 32 {
 		platform = q.Text("platform")
 	}
-	if tag == "" && !hasTag(name) {
-		return fault.New(fault.NotImplemented, "pulling every tag of %s is not supported by this daemon; name one with the parameter tag", name)
-	}
 	auth, err := registryAuth(r)
 	if err != nil {
 		return err
 	}
 	p := route.NewProgress(w)
+	if tag == "" && !hasTag(name) {
+		all, err := ability[AllPuller](i.backend, "pulling every tag of a repository")
+		if err != nil {
+			return err
+		}
+		return p.End(all.PullAll(r.Context(), name, platform, auth, p.Send))
+	}
 	return p.End(i.backend.Pull(r.Context(), retag(name, tag), platform, auth, p.Send))
 }
 
@@ -72,7 +76,11 @@ func (i images) importRoot(w http.ResponseWriter, r *route.Request, q *route.Que
 		message = "Imported from " + source
 	}
 	p := route.NewProgress(w)
-	id, err := i.backend.Import(r.Context(), body, joinTag(q.Text("repo"), q.Text("tag")), message, q.Texts("changes"), p.Send)
+	progress := p.Send
+	if source == "-" { // the client knows how far it is with its own archive, and Docker tells it only the result
+		progress = func(wire.Message) {}
+	}
+	id, err := i.backend.Import(r.Context(), body, joinTag(q.Text("repo"), q.Text("tag")), message, q.Texts("changes"), progress)
 	if err == nil {
 		p.Send(wire.Message{Status: id.String()})
 	}

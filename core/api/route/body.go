@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/sampan-project/sampan/core/fault"
@@ -15,6 +16,9 @@ const (
 	// MaxJSON bounds a JSON body. The largest that a client has reason to send is a container with
 	// its environment; the kernel takes 2 MiB of that.
 	MaxJSON = 8 << 20
+	// jsonTime bounds the wait for a JSON body: a client that sends it byte by byte holds a connection and
+	// memory for nothing.
+	jsonTime = time.Minute
 	// MaxArchive bounds an uploaded archive. It stops a stream without an end, not a large image.
 	MaxArchive = 256 << 30
 )
@@ -30,6 +34,10 @@ func (r *Request) Decode(w http.ResponseWriter, v any) error {
 		return fault.New(fault.Invalid, "malformed Content-Type header (%s): expected application/json", given)
 	} else if kind != "application/json" {
 		return fault.New(fault.Invalid, "unsupported Content-Type header (%s): must be 'application/json'", given)
+	}
+	c := http.NewResponseController(w)
+	if c.SetReadDeadline(time.Now().Add(jsonTime)) == nil { // a connection of net/http has deadlines
+		defer c.SetReadDeadline(time.Time{}) //nolint:errcheck // see above
 	}
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxJSON))
 	if err := d.Decode(v); err != nil {
@@ -49,6 +57,8 @@ func decodeError(err error) error {
 	switch {
 	case errors.As(err, &tooLarge):
 		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fault.New(fault.Invalid, "the request body did not arrive within %v", jsonTime)
 	case errors.Is(err, io.EOF):
 		return fault.New(fault.Invalid, "invalid JSON: got EOF while reading request body")
 	case errors.As(err, &kind):

@@ -21,7 +21,8 @@ var (
 func (v Version) String() string { return fmt.Sprintf("1.%d", int(v)) }
 
 // SplitVersion takes the prefix "/v1.44" from a path. A path without one is of the newest version.
-// A version that the server does not speak is Invalid, with the words that clients print.
+// A version that the server does not speak is Invalid, with the words that clients print, and the rest of
+// the path.
 func SplitVersion(path string) (Version, string, error) {
 	tail, ok := strings.CutPrefix(path, "/v")
 	if !ok {
@@ -31,16 +32,17 @@ func SplitVersion(path string) (Version, string, error) {
 	if !slash || number == "" || strings.Trim(number, "0123456789.") != "" {
 		return Newest, path, nil // "/volumes" begins with "/v" as well
 	}
+	rest = "/" + rest
 	v, err := parseVersion(number)
 	switch {
 	case err != nil:
-		return 0, "", err
+		return 0, rest, err
 	case v < Oldest:
-		return 0, "", fault.New(fault.Invalid, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", number, Oldest)
+		return 0, rest, fault.New(fault.Invalid, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", number, Oldest)
 	case v > Newest:
-		return 0, "", fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", number, Newest)
+		return 0, rest, fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", number, Newest)
 	}
-	return v, "/" + rest, nil
+	return v, rest, nil
 }
 
 // parseVersion reads "1.44". A number that is left out is 0, and versions of another major number

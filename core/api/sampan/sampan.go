@@ -17,6 +17,14 @@ import (
 type Backends struct {
 	Build   Builder
 	Plugins Plugins
+	Checker Checker
+}
+
+// Checker is what the handlers need for system check.
+type Checker interface {
+	// Check compares what the engine knows with what there is; verify reads every blob, and repair
+	// mends what can be mended without loss.
+	Check(ctx context.Context, verify, repair bool) ([]wire.Finding, error)
 }
 
 // Builder is what the handlers need of core/build.
@@ -44,6 +52,8 @@ func Routes(b Backends, tempDir string) []route.Route {
 		{Method: http.MethodGet, Pattern: "/sampan/v1/schemas", Handle: h.schemas},
 		{Method: http.MethodGet, Pattern: "/sampan/v1/plugins", Handle: h.plugins},
 		{Method: http.MethodPost, Pattern: "/sampan/v1/build", Handle: h.build},
+		{Method: http.MethodGet, Pattern: "/sampan/v1/check", Handle: h.check(false)},
+		{Method: http.MethodPost, Pattern: "/sampan/v1/check", Handle: h.check(true)},
 	}
 }
 

@@ -27,6 +27,8 @@ import (
 type WriteOptions struct {
 	// Name is what the tree is called in the archive; "" names nothing but what is in it.
 	Name string
+	// NoRoot leaves out the entry of the tree's root itself.
+	NoRoot bool
 	// IDs is the mapping of the tree's ids: the archive has those of the inside. nil: none.
 	IDs *userns.Remap
 	// OneMount leaves out what is mounted in the tree; mount points are empty.
@@ -55,7 +57,12 @@ func Write(w io.Writer, root *linux.Root, o WriteOptions) error {
 	if err := a.begin(dir); err != nil {
 		return err
 	}
-	if err := a.directory(dir, o.Name); err != nil {
+	if o.NoRoot {
+		err = a.contents(dir, o.Name)
+	} else {
+		err = a.directory(dir, o.Name)
+	}
+	if err != nil {
 		return err
 	}
 	return a.tar.Close()
@@ -130,7 +137,11 @@ func (a *writer) contents(dir *os.File, name string) error {
 	}
 	slices.Sort(names)
 	for _, base := range names {
-		if err := a.entry(dir, base, path.Join(name, base)); err != nil {
+		below := path.Join(name, base)
+		if name == "." { // who asked for "DIR/." renames what begins with a dot
+			below = "./" + base
+		}
+		if err := a.entry(dir, base, below); err != nil {
 			return err
 		}
 	}

@@ -76,6 +76,8 @@ func validateCPU(r *wire.Resources) error {
 		return fault.New(fault.Invalid, "--cpu-shares %d: expected a positive number", r.CPUShares)
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
 		return fault.New(fault.Invalid, "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+	case r.CPURealtimePeriod > 0 && r.CPURealtimeRuntime > r.CPURealtimePeriod:
+		return fault.New(fault.Invalid, "cpu real-time runtime cannot be higher than cpu real-time period")
 	case r.CPUQuota > 0 && r.CPUQuota < 1000:
 		return fault.New(fault.Invalid, "CPU cfs quota can not be less than 1ms (i.e. 1000)")
 	case r.PidsLimit != nil && *r.PidsLimit < -1:

@@ -14,15 +14,18 @@ const keepRest = 512
 
 // Lines cuts the output of one stream into entries. It belongs to one goroutine.
 type Lines struct {
-	w      *Writer
+	log    Log
 	stream Stream
 	rest   []byte    // the beginning of a line whose end has not come
 	cut    bool      // whether a part of that line was written already
 	began  time.Time // the time of that part, which the others get too
 }
 
+// NewLines returns the writer of one stream.
+func NewLines(l Log, s Stream) *Lines { return &Lines{log: l, stream: s} }
+
 // Lines returns the writer of one stream.
-func (w *Writer) Lines(s Stream) *Lines { return &Lines{w: w, stream: s} }
+func (w *Writer) Lines(s Stream) *Lines { return NewLines(w, s) }
 
 // Write takes the next output, whole lines or not. It always takes all: a full disk loses lines of
 // the log (see Writer.Dropped) and must not stop the container.
@@ -32,8 +35,8 @@ func (l *Lines) Write(p []byte) (int, error) {
 		l.rest = append(l.rest, p...)
 		return n, nil
 	}
-	e := l.w.begin()
-	defer e.end()
+	e := l.log.Begin()
+	defer e.End()
 	for len(p) > 0 {
 		room := maxEntry - len(l.rest)
 		window := p[:min(len(p), room)]
@@ -69,17 +72,17 @@ func (l *Lines) Close() {
 	if len(l.rest) == 0 {
 		return
 	}
-	e := l.w.begin()
-	defer e.end()
+	e := l.log.Begin()
+	defer e.End()
 	l.emit(e, l.rest, time.Now())
 	l.drop()
 }
 
-func (l *Lines) emit(e *entries, text []byte, now time.Time) {
+func (l *Lines) emit(e Batch, text []byte, now time.Time) {
 	if !l.cut {
 		l.began = now
 	}
-	e.add(text, l.stream, l.began)
+	e.Add(text, l.stream, l.began)
 }
 
 func (l *Lines) drop() {

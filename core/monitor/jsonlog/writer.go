@@ -100,13 +100,15 @@ type entries struct {
 	tailTime time.Time
 }
 
-func (w *Writer) begin() *entries {
+// Begin locks the log for a run of entries.
+func (w *Writer) Begin() Batch {
 	p := buffers.Get().(*[]byte)
 	w.mu.Lock()
 	return &entries{w: w, pooled: p, b: (*p)[:0]}
 }
 
-func (e *entries) add(text []byte, s Stream, t time.Time) {
+// Add adds one.
+func (e *entries) Add(text []byte, s Stream, t time.Time) {
 	w := e.w
 	if w.options.MaxSize > 0 && w.size+int64(len(e.b)) >= w.options.MaxSize {
 		e.flush()
@@ -121,7 +123,8 @@ func (e *entries) add(text []byte, s Stream, t time.Time) {
 	}
 }
 
-func (e *entries) end() {
+// End writes what is left and unlocks the log.
+func (e *entries) End() {
 	e.flush()
 	e.w.mu.Unlock()
 	if cap(e.b) <= roomy {

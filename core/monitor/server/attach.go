@@ -213,8 +213,8 @@ func (a *attachment) receive(in *input) {
 
 // output spreads what a process writes: to its log and to the attached clients.
 type output struct {
-	log *jsonlog.Writer // nil: no log
-	cut atomic.Bool     // whether the pumps are to stop, though the stream has not ended
+	log jsonlog.Log // nil: no log
+	cut atomic.Bool // whether the pumps are to stop, though the stream has not ended
 
 	mu       sync.Mutex
 	attached []*attachment

@@ -15,7 +15,6 @@ import (
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/monitor"
-	"github.com/sampan-project/sampan/core/monitor/jsonlog"
 	"github.com/sampan-project/sampan/core/runtime"
 )
 
@@ -51,24 +50,12 @@ type execution struct {
 	*process
 }
 
-// logWriter opens the log, or returns nil when none is wanted.
-func logWriter(o monitor.LogConfig) (*jsonlog.Writer, error) {
-	switch o.Driver {
-	case "", "none":
-		return nil, nil
-	case "json-file", "local":
-	default:
-		return nil, fault.New(fault.Invalid, "log driver %q: expected json-file, local or none", o.Driver)
-	}
-	return jsonlog.Open(jsonlog.Options{Path: o.Path, MaxSize: o.MaxSize, MaxFile: o.MaxFile, Attrs: o.Attributes})
-}
-
 // create makes a container. The files are kept by it when it succeeds.
 func create(ctx context.Context, rt oci, o monitor.Config) (_ *container, err error) {
 	if o.Spec == nil || o.Spec.Process == nil {
 		return nil, fault.New(fault.Invalid, "create container %s: the spec has no process", o.ID)
 	}
-	log, err := logWriter(o.Log)
+	log, err := openLog(o.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func (s *stdio) close() {
 }
 
 // newProcess makes the streams of a process that is about to be created.
-func newProcess(terminal, openStdin, once bool, log *jsonlog.Writer) (p *process, theirs stdio, err error) {
+func newProcess(terminal, openStdin, once bool, log jsonlog.Log) (p *process, theirs stdio, err error) {
 	p = &process{terminal: terminal, out: output{log: log}, exited: make(chan struct{})}
 	if terminal {
 		if openStdin {

@@ -239,7 +239,7 @@ func TestBadRequests(t *testing.T) {
 		}
 	}
 	c := h.config("a", "true")
-	c.Log.Driver = "syslog"
+	c.Log.Driver = "gelf"
 	if _, err := h.Create(ctx, c); !fault.Is(err, fault.Invalid) {
 		t.Errorf("unknown log driver: %v", err)
 	}

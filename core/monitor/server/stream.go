@@ -51,7 +51,7 @@ func pump(from *os.File, s jsonlog.Stream, out *output) {
 	}
 	var lines *jsonlog.Lines
 	if out.log != nil {
-		lines = out.log.Lines(s)
+		lines = jsonlog.NewLines(out.log, s)
 		defer lines.Close()
 	}
 	raw.Read(func(fd uintptr) bool { //nolint:errcheck // the deadline is an end like another

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/network"
 	"github.com/sampan-project/sampan/core/plugin"
 	"github.com/sampan-project/sampan/core/wire"
@@ -48,6 +49,8 @@ const (
 )
 
 func (d *networkDriver) call(ctx context.Context, what string, timeout time.Duration, fn func(context.Context, networkv1.NetworkDriverClient) error) error {
+	crash.Point("driver before", what)
+	defer crash.Point("driver after", what)
 	return d.plugin.Call(ctx, what, timeout, func(ctx context.Context, c grpc.ClientConnInterface) error {
 		return fn(ctx, networkv1.NewNetworkDriverClient(c))
 	})

@@ -1,0 +1,35 @@
+package complete
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPlaces(t *testing.T) {
+	tests := map[string]struct {
+		kinds []string
+		again bool
+	}{
+		"ps [OPTIONS]":                               {nil, false},
+		"attach CONTAINER":                           {[]string{"container"}, false},
+		"rm [OPTIONS] CONTAINER [CONTAINER...]":      {[]string{"container"}, true},
+		"stats [OPTIONS] [CONTAINER...]":             {[]string{"container"}, true},
+		"exec [OPTIONS] CONTAINER COMMAND [ARG...]":  {[]string{"container", "command"}, false},
+		"run [OPTIONS] IMAGE [COMMAND] [ARG...]":     {[]string{"image", "command"}, false},
+		"connect [OPTIONS] NETWORK CONTAINER":        {[]string{"network", "container"}, false},
+		"tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]":  {[]string{"image", "image"}, false},
+		"images [OPTIONS] [REPOSITORY[:TAG]]":        {[]string{"image"}, false},
+		"inspect [OPTIONS] NAME|ID [NAME|ID...]":     {[]string{"anything"}, true},
+		"inspect [OPTIONS] [CONTEXT] [CONTEXT...]":   {[]string{"context"}, true},
+		"import CONTEXT FILE|-":                      {[]string{"context", "file"}, false},
+		"search [OPTIONS] TERM":                      {[]string{""}, false},
+		"cp CONTAINER:SRC_PATH DEST_PATH|-\n\tx y z": {[]string{"place", ""}, false},
+	}
+	for use, want := range tests {
+		kinds, again := places(use)
+		if diff := cmp.Diff(want.kinds, kinds); diff != "" || again != want.again {
+			t.Errorf("%s: again %v\n%s", use, again, diff)
+		}
+	}
+}

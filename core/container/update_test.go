@@ -1,0 +1,79 @@
+package container
+
+import (
+	"testing"
+
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// TestUpdateConflict is about what an update may not say, as something else was said before.
+func TestUpdateConflict(t *testing.T) {
+	resources := func(set func(*wire.Resources)) wire.Resources {
+		var r wire.Resources
+		set(&r)
+		return r
+	}
+	for _, c := range []struct {
+		name   string
+		host   wire.HostConfig
+		update wire.UpdateRequest
+		want   string
+	}{
+		{"nothing", wire.HostConfig{}, wire.UpdateRequest{}, ""},
+		{
+			"a quota beside CPUs", wire.HostConfig{Resources: resources(func(r *wire.Resources) { r.NanoCPUs = 1e9 })},
+			wire.UpdateRequest{Resources: resources(func(r *wire.Resources) { r.CPUQuota = 5000 })},
+			"Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set",
+		},
+		{
+			"CPUs beside a period", wire.HostConfig{Resources: resources(func(r *wire.Resources) { r.CPUPeriod = 5000 })},
+			wire.UpdateRequest{Resources: resources(func(r *wire.Resources) { r.NanoCPUs = 1e9 })},
+			"Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set",
+		},
+		{
+			"memory above the swap that was asked for", wire.HostConfig{Resources: resources(func(r *wire.Resources) { r.Memory, r.MemorySwap = 64<<20, 96<<20 })},
+			wire.UpdateRequest{Resources: resources(func(r *wire.Resources) { r.Memory = 128 << 20 })},
+			"Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+		},
+		{
+			"memory above the swap that follows it", wire.HostConfig{Resources: resources(func(r *wire.Resources) { r.Memory, r.MemorySwap = 64<<20, 128<<20 })},
+			wire.UpdateRequest{Resources: resources(func(r *wire.Resources) { r.Memory = 256 << 20 })}, "",
+		},
+		{
+			"a policy beside --rm", wire.HostConfig{AutoRemove: true}, wire.UpdateRequest{RestartPolicy: wire.RestartPolicy{Name: "always"}},
+			"Restart policy cannot be updated because AutoRemove is enabled for the container",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := ""
+			if err := updateConflict(&c.host, &c.update); err != nil {
+				got = err.Error()
+			}
+			if got != c.want {
+				t.Errorf("updateConflict: got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestArchiveName: a client that asked for "DIR/." puts its own name in place of the dot.
+func TestArchiveName(t *testing.T) {
+	for given, want := range map[string]string{"/etc": "etc", "/etc/": "etc", "etc/.": ".", "/etc/passwd": "passwd", "/": "/", "/.": "/"} {
+		if got := archiveName(given); got != want {
+			t.Errorf("archiveName(%q): got %q, want %q", given, got, want)
+		}
+	}
+}
+
+func TestParseSignal(t *testing.T) {
+	for _, given := range []string{"NOSUCH", "0", "65", "-1"} {
+		if sig, err := parseSignal(given); err == nil {
+			t.Errorf("parseSignal(%q): got %d, want an error", given, sig)
+		}
+	}
+	for _, given := range []string{"9", "KILL", "SIGKILL", "64", "RTMAX"} {
+		if _, err := parseSignal(given); err != nil {
+			t.Errorf("parseSignal(%q): %v", given, err)
+		}
+	}
+}
