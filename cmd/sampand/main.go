@@ -142,16 +142,19 @@ func serve(o *options, args []string) (err error) {
 	}
 	defer release()
 
-	e, err := open(ended, o, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, e.close()) }()
-
+	// First, as it may be refused and open makes bridges; who calls early waits.
 	listeners, err := o.listen()
 	if err != nil {
 		return err
 	}
+	e, err := open(ended, o, log)
+	if err != nil {
+		for _, l := range listeners {
+			l.Close()
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
 	server := api.New(api.Options{Docker: e.docker(), Sampan: e.sampan(), TempDir: filepath.Join(o.DataRoot, "tmp"), Logger: log})
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {

@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -391,7 +393,7 @@ func TestCpusetIsInherited(t *testing.T) {
 	if h == nil || h.unified {
 		t.Skip("needs a host with the cpuset controller of cgroup v1")
 	}
-	sleeper(t, m, "sleep 100")
+	sleeper(t, m, "exec sleep 100")
 	for _, file := range []string{"/cpuset.cpus", "/cpuset.mems"} {
 		got, err := readFile(h.mount + m.path + file)
 		want, wantErr := readFile(h.mount + file)
@@ -405,6 +407,32 @@ func TestCpusetIsInherited(t *testing.T) {
 	if handed, err := readFile(h.mount + path.Dir(m.path) + "/cgroup.clone_children"); err != nil || handed != "1" {
 		t.Errorf("the parent's clone_children is %q, %v", handed, err)
 	}
+}
+
+// Containers that are the first below a parent, all at once: the parent has no processors yet for a moment.
+func TestCpusetOfManyAtOnce(t *testing.T) {
+	needCgroups(t)
+	t.Cleanup(removeParent)
+	removeParent()
+	var group sync.WaitGroup
+	for i := range 16 {
+		group.Go(func() {
+			m, err := New(name(t)+strconv.Itoa(i), permitted(nil), Options{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if h := m.host.of("cpuset"); h != nil && !h.unified {
+				if got, err := readFile(h.mount + m.path + "/cpuset.mems"); err != nil || got == "" {
+					t.Errorf("memory nodes %q, %v", got, err)
+				}
+			}
+			if err := m.Delete(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestCleanPath(t *testing.T) {

@@ -144,6 +144,12 @@ func (h *hierarchy) inheritCpuset(p string) error {
 			continue
 		}
 		value, err := readFile(h.mount + path.Dir(p) + file)
+		if err == nil && value == "" && path.Dir(p) != "/" {
+			// Another container makes the parent at this moment, and has not come as far as this.
+			if err = h.inheritCpuset(path.Dir(p)); err == nil {
+				value, err = readFile(h.mount + path.Dir(p) + file)
+			}
+		}
 		if err == nil {
 			err = writeFile(h.mount+p+file, value)
 		}
