@@ -40,6 +40,7 @@ func newDocker(t *testing.T) docker {
 // run returns what the client prints, with its own name for ours.
 func (d docker) run(t *testing.T, args ...string) string {
 	cmd := exec.CommandContext(t.Context(), d.path, args...)
+	cmd.Dir = t.TempDir() // some write a file where they are
 	cmd.Env = []string{"HOME=" + d.home, "DOCKER_HOST=" + nowhere, "PATH=" + os.Getenv("PATH")}
 	out, _ := cmd.CombinedOutput() // what matters is printed, also by what fails
 	text := strings.ReplaceAll(string(out), d.home+"/.docker", "~/.sampan")
