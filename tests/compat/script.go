@@ -139,14 +139,14 @@ func (s *script) line(line string, next **step, n int) error {
 		pattern, reason, ok := strings.Cut(rest, ": ")
 		re, err := regexp.Compile(pattern)
 		if err != nil || !ok {
-			return fmt.Errorf("%q: expected ignore REGEXP: REASON (%v)", line, err)
+			return fmt.Errorf("%q: expected ignore REGEXP: REASON (%w)", line, err)
 		}
 		s.ignores = append(s.ignores, &ignore{pattern: re, reason: reason})
 	case "norm":
 		pattern, text, ok := strings.Cut(rest+" ", " => ")
 		re, err := regexp.Compile(pattern)
 		if err != nil || !ok {
-			return fmt.Errorf("%q: expected norm REGEXP => TEXT (%v)", line, err)
+			return fmt.Errorf("%q: expected norm REGEXP => TEXT (%w)", line, err)
 		}
 		s.norms = append(s.norms, norm{pattern: re, text: strings.TrimSpace(text)})
 	default:

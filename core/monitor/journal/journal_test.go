@@ -44,7 +44,7 @@ func listen(t *testing.T, network string) (string, <-chan string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { c.Close() }) //nolint:errcheck // the test has ended
 	go func() {
 		b := make([]byte, 64<<10)
 		for {
