@@ -141,6 +141,10 @@ func (p *process) create() error {
 			return err
 		}
 	}
+	// Before hooks: what they mount in here must not show on the host.
+	if err := p.separate(); err != nil {
+		return err
+	}
 	if p.Hooks {
 		if err := p.parent.ask(); err != nil {
 			return err

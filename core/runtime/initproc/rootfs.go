@@ -30,9 +30,6 @@ func (p *process) filesystem() error {
 	if err != nil {
 		return err
 	}
-	if err := p.separate(propagation); err != nil {
-		return err
-	}
 	if p.root, err = p.rootfs(); err != nil {
 		return err
 	}
@@ -126,7 +123,14 @@ func propagationOf(name string) (mount.Propagation, error) {
 }
 
 // separate makes sure that no mount made from here on shows on the host.
-func (p *process) separate(propagation mount.Propagation) error {
+func (p *process) separate() error {
+	if p.Made&unix.CLONE_NEWNS == 0 {
+		return nil
+	}
+	propagation, err := propagationOf(p.Spec.Linux.RootfsPropagation)
+	if err != nil {
+		return err
+	}
 	switch propagation.Type {
 	case unix.MS_SHARED:
 		// Mounts inside are to be seen outside: everything stays as it is but the mount on which the
