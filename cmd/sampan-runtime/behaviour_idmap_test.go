@@ -21,6 +21,7 @@ var sources = map[string][2]int{
 
 func putSources(t *testing.T) string {
 	t.Helper()
+	needRoot(t, "files are given to others")
 	dir := t.TempDir()
 	for name, owner := range sources {
 		name = filepath.Join(dir, name)

@@ -165,6 +165,7 @@ func TestRestoreSendsTheTerminal(t *testing.T) {
 }
 
 func TestCheckpointRefusals(t *testing.T) {
+	needRoot(t, "users are refused before anything else is looked at")
 	h := newHouse(t, nil)
 	h.must("run", "-d", "c")
 	defer h.call("delete", "-f", "c")

@@ -19,9 +19,7 @@ import (
 // newScene is a house with all programs of busybox, whose container is changed by configure.
 func newScene(t *testing.T) *house {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: containers without a user namespace are made")
-	}
+	needRoot(t, "containers without a user namespace are made")
 	h := newHouse(t, nil)
 	list, err := exec.Command("busybox", "--list").Output()
 	if err != nil {
@@ -116,4 +114,11 @@ func inOwnMounts(t *testing.T, do func()) {
 		do()
 	}()
 	<-done
+}
+
+func needRoot(t *testing.T, what string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: " + what)
+	}
 }

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,16 +27,24 @@ const raceTime = 700 * time.Millisecond
 func race(t *testing.T, a, b string, attempt func()) {
 	t.Helper()
 	var over atomic.Bool
+	var took atomic.Int64 // of the last attempt
+	took.Store(int64(time.Millisecond))
 	ended := make(chan error)
 	go func() {
 		var err error
-		for !over.Load() && err == nil {
+		for n := 1; !over.Load() && err == nil; n++ {
 			err = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+			// A rest now and then: on a slow machine no attempt would ever come through.
+			if n%100 == 0 {
+				time.Sleep(time.Duration(rand.N(2 * took.Load())))
+			}
 		}
 		ended <- err
 	}()
 	for end := time.Now().Add(raceTime); time.Now().Before(end) && !t.Failed(); {
+		start := time.Now()
 		attempt()
+		took.Store(int64(time.Since(start)))
 	}
 	over.Store(true)
 	if err := <-ended; err != nil {
