@@ -11,6 +11,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/cgroup"
 )
 
 // The tests of the files conduct_*_test.go are about what a caller sees of the program, told by the
@@ -121,4 +123,36 @@ func needRoot(t *testing.T, what string) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: " + what)
 	}
+}
+
+// needCgroup skips what a user can do only where a cgroup is delegated, which a login session's is not.
+func needCgroup(t *testing.T) {
+	t.Helper()
+	if !hasCgroup() {
+		t.Skip("needs root, or a cgroup that is delegated to the user")
+	}
+}
+
+func hasCgroup() bool {
+	name := "/sys/fs/cgroup" + cgroup.Delegated()
+	procs, err := os.ReadFile(name + "/cgroup.procs")
+	return os.Geteuid() == 0 || err == nil && len(procs) == 0 && unix.Access(name+"/cgroup.subtree_control", unix.W_OK) == nil
+}
+
+// A user to whom no cgroup is delegated has containers without; what needs one says so.
+func TestWithoutCgroup(t *testing.T) {
+	if hasCgroup() {
+		t.Skip("needs a user to whom no cgroup is delegated")
+	}
+	h := newHouse(t, nil)
+	h.must("run", "-d", "c")
+	const words = "no cgroup of its own"
+	for _, args := range [][]string{{"pause", "c"}, {"resume", "c"}, {"ps", "c"}, {"update", "--pids-limit", "50", "c"}, {"events", "--stats", "c"}} {
+		h.refused(1, words, args...)
+	}
+	h.refused(execFailed, words, "exec", "--cgroup", "x", "c", "true")
+	h.must("exec", "c", "true")
+	h.must("kill", "--all", "c", "9")
+	h.eventually("c", "stopped")
+	h.must("delete", "c")
 }

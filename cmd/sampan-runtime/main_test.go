@@ -236,6 +236,7 @@ func (h *house) eventually(id, status string) {
 }
 
 func TestRunGivesOutputAndExitStatus(t *testing.T) {
+	needCgroup(t)
 	h := newHouse(t, nil, "sh", "-c", "echo out; echo err >&2; exit 7")
 	if r := h.call("run", "c"); r != (result{7, "out\n", "err\n"}) {
 		t.Errorf("%+v", r)
@@ -250,6 +251,7 @@ func TestRunGivesOutputAndExitStatus(t *testing.T) {
 }
 
 func TestRunReadsStdin(t *testing.T) {
+	needCgroup(t)
 	h := newHouse(t, nil, "cat")
 	cmd := h.command("run", "c")
 	cmd.Stdin = strings.NewReader("through\n")
@@ -300,6 +302,7 @@ func TestKilledBySignal(t *testing.T) {
 }
 
 func TestLifeCycle(t *testing.T) {
+	needCgroup(t)
 	h := newHouse(t, func(s *specs.Spec) { s.Annotations = map[string]string{"a": "b"} })
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	h.must("create", "--bundle", h.bundle, "--pid-file", pidFile, "c")
@@ -358,6 +361,7 @@ func owner() string {
 }
 
 func TestExec(t *testing.T) {
+	needCgroup(t)
 	h := newHouse(t, nil)
 	h.must("run", "-d", "c")
 	if r := h.call("exec", "c", "sh", "-c", "echo $0 -x; exit 3", "-y"); r.code != 3 || r.out != "-y -x\n" {
@@ -400,6 +404,7 @@ func TestExec(t *testing.T) {
 }
 
 func TestPreserveFDs(t *testing.T) {
+	needCgroup(t)
 	h := newHouse(t, nil, "sh", "-c", "cat <&3; cat <&4; env | sort | grep LISTEN; ls /proc/$$/fd | wc -l")
 	if err := os.Symlink("busybox", h.bundle+"/rootfs/bin/wc"); err != nil {
 		t.Fatal(err)
@@ -524,6 +529,7 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 }
 
 func TestUpdateAndEvents(t *testing.T) {
+	needCgroup(t)
 	h := newHouse(t, nil)
 	h.must("run", "-d", "c")
 	h.must("update", "--memory", "64m", "--pids-limit", "50", "c")

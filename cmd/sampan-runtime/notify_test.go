@@ -102,6 +102,7 @@ func TestSubCgroups(t *testing.T) {
 }
 
 func TestExecOptionsAreHeeded(t *testing.T) {
+	needCgroup(t)
 	h := newHouse(t, nil)
 	h.must("run", "-d", "c")
 	status := func(args ...string) string {

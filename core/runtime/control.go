@@ -9,12 +9,20 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 )
 
+// ownCgroups is cgroups for what has no meaning in a container that is where its creator was.
+func (c *Container) ownCgroups() (*cgroup.Manager, error) {
+	if c.record.NoCgroup {
+		return nil, fault.New(fault.Unavailable, "container %s has no cgroup of its own, as none was delegated to the user who made it", c.ID())
+	}
+	return c.cgroups()
+}
+
 // Pause freezes every process of the container.
 func (c *Container) Pause(_ context.Context) error {
 	if status := c.status(); status != specs.StateRunning && status != specs.StateCreated {
 		return fault.New(fault.Conflict, "container %s is %s, expected running or created", c.ID(), status)
 	}
-	m, err := c.cgroups()
+	m, err := c.ownCgroups()
 	if err != nil {
 		return err
 	}
@@ -23,7 +31,7 @@ func (c *Container) Pause(_ context.Context) error {
 
 // Resume lets a paused container go on.
 func (c *Container) Resume(_ context.Context) error {
-	m, err := c.cgroups()
+	m, err := c.ownCgroups()
 	if err != nil {
 		return err
 	}
@@ -38,7 +46,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if status := c.status(); status == specs.StateStopped {
 		return fault.New(fault.Conflict, "container %s has stopped", c.ID())
 	}
-	m, err := c.cgroups()
+	m, err := c.ownCgroups()
 	if err != nil {
 		return err
 	}
@@ -50,7 +58,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 
 // Stats reads the counters of the container's cgroups.
 func (c *Container) Stats() (cgroup.Stats, error) {
-	m, err := c.cgroups()
+	m, err := c.ownCgroups()
 	if err != nil {
 		return cgroup.Stats{}, err
 	}
@@ -59,7 +67,7 @@ func (c *Container) Stats() (cgroup.Stats, error) {
 
 // Pids are the processes of the container, in the caller's numbers.
 func (c *Container) Pids() ([]int, error) {
-	m, err := c.cgroups()
+	m, err := c.ownCgroups()
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,9 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 	}
 	defer first.Close()
 	m, err := c.cgroups()
+	if len(o.Cgroup) > 0 {
+		m, err = c.ownCgroups()
+	}
 	if err != nil {
 		return nil, err
 	}
