@@ -8,7 +8,7 @@ PREFIX   ?= /usr/local
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null)
 LDFLAGS  := -s -w -X github.com/sampan-project/sampan/core/wire.Release=$(VERSION) -X github.com/sampan-project/sampan/core/wire.Commit=$(COMMIT)
-PROGRAMS := sampan sampand sampan-runtime
+PROGRAMS := sampan sampand sampan-runtime sampan-log-tls sampan-registry sampan-lazy
 PLUGINS  := $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/*/main.go))
 SHARED   ?= ../shared
 # The race detector needs cgo, and what is executed inside containers must be static.
@@ -71,6 +71,11 @@ conformance: build ## Run the OCI validation suite with runc and with ours, here
 	@.ci/need runc=runc
 	vm=$${VM_RUN:-$(SHARED)/lab/vm-run}; [ -x "$$vm" ] || vm=; go run ./tests/conformance -vm "$$vm" -write docs/conformance.md
 
+.PHONY: registry-conformance
+registry-conformance: build ## Run the OCI distribution suite with our registry and Debian's, write docs/registry-conformance.md (DISTRIBUTION_SPEC: a checkout of the suite)
+	@.ci/need docker-registry=docker-registry
+	go run ./tests/distribution -write docs/registry-conformance.md
+
 .PHONY: vm
 vm: build ## Run the scenarios and the runtime's tests on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
 	@VM_RUN=$${VM_RUN:-$(SHARED)/lab/vm-run} tests/vm
@@ -80,6 +85,7 @@ bench: need-test build ## Print start latency and density beside runc, crun, Doc
 	@tests/bench/runtime
 	@tests/bench/start
 	@tests/bench/density
+	@tests/bench/images
 
 .PHONY: crash
 crash: need-test build ## Kill the daemon at every point of what users do, and look whether the next one makes it whole

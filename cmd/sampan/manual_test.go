@@ -34,6 +34,15 @@ func TestManual(t *testing.T) {
 			t.Errorf("sampan-container-run.1 has no %q", want)
 		}
 	}
+	table, err := os.ReadFile(filepath.Join(dir, "sampan-concepts.7"))
+	if err != nil || !strings.Contains(string(table), "\nKernel             the host's") {
+		t.Errorf("sampan-concepts.7: %v\n%s", err, table)
+	}
+	topics, err := filepath.Glob(filepath.Join(dir, "*.7"))
+	if err != nil || len(topics) < 2 {
+		t.Errorf("%d pages of topics, %v", len(topics), err)
+	}
+	pages = append(pages, topics...)
 	for _, reader := range [][]string{{"mandoc", "-Tlint", "-Wwarning"}, {"groff", "-man", "-Tutf8", "-ww", "-z"}} {
 		program, err := exec.LookPath(reader[0])
 		if err != nil {

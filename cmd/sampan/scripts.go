@@ -1,15 +1,12 @@
 package main
 
 import (
-	"github.com/spf13/cobra"
-
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
 	"github.com/sampan-project/sampan/cmd/sampan/script"
 )
 
-// scripts returns the commands of environments and build scripts.
-func scripts(c *cli.CLI) []*cobra.Command {
-	return []*cobra.Command{
-		script.NewPlan(c), script.NewApply(c), script.NewDestroy(c), script.NewGraph(c), script.NewBuild(c), script.NewScript(c),
-	}
+// scripts are the commands of environments and build scripts.
+var scripts = []cli.Verb{
+	{Name: "plan", New: script.NewPlan}, {Name: "apply", New: script.NewApply}, {Name: "destroy", New: script.NewDestroy},
+	{Name: "graph", New: script.NewGraph}, {Name: "build", New: script.NewBuild}, {Name: "script", New: script.NewScript},
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/registry"
+	"github.com/sampan-project/sampan/core/trust"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -178,17 +179,34 @@ func (o *options) checkDrivers() error {
 		}
 	}
 	for _, given := range o.ExecOptions {
-		switch key, value, _ := strings.Cut(given, "="); {
-		case key != "native.cgroupdriver":
-			return &fault.Field{Field: "--exec-opt", Given: given, Expected: "native.cgroupdriver=cgroupfs", Nearest: fault.Nearest(key, []string{"native.cgroupdriver"})}
-		case value == "systemd":
-			return fault.New(fault.NotImplemented, "--exec-opt %s is not supported by the engine: it makes its cgroups itself, below --cgroup-parent; sampan-runtime --systemd-cgroup does it for other engines", given)
-		case value != "cgroupfs":
-			return &fault.Field{Field: "--exec-opt native.cgroupdriver", Given: value, Expected: "cgroupfs"}
+		key, value, _ := strings.Cut(given, "=")
+		if key != "native.cgroupdriver" {
+			return &fault.Field{Field: "--exec-opt", Given: given, Expected: "native.cgroupdriver=cgroupfs or native.cgroupdriver=systemd", Nearest: fault.Nearest(key, []string{"native.cgroupdriver"})}
+		}
+		if err := oneOf("--exec-opt native.cgroupdriver", value, cgroupDrivers...); err != nil {
+			return err
 		}
 	}
-	return nil
+	if o.CgroupParent == "" {
+		o.CgroupParent = spec.DefaultCgroupParent(o.systemdCgroup())
+	}
+	return spec.ValidateCgroupParent(o.CgroupParent, o.systemdCgroup())
 }
+
+// cgroupDrivers are who may make the cgroups of containers: the engine itself, or systemd.
+var cgroupDrivers = []string{"cgroupfs", "systemd"}
+
+// cgroupDriver is the one that --exec-opt names; the last one holds.
+func (o *options) cgroupDriver() string {
+	for _, given := range slices.Backward(o.ExecOptions) {
+		if _, driver, ok := strings.Cut(given, "="); ok {
+			return driver
+		}
+	}
+	return cgroupDrivers[0]
+}
+
+func (o *options) systemdCgroup() bool { return o.cgroupDriver() == "systemd" }
 
 // checkStorageOption knows the options of dockerd's overlay2.
 func checkStorageOption(given string) error {
@@ -224,7 +242,20 @@ func (o *options) checkReloadable() error {
 			return &fault.Field{Field: n.flag, Given: strconv.Itoa(n.given), Expected: "a number, or 0 for the default"}
 		}
 	}
-	return o.registries().Validate()
+	if err := o.registries().Validate(); err != nil {
+		return err
+	}
+	_, err := o.trusted()
+	return err
+}
+
+// trusted is the policy of signatures, with the keys, which are read.
+func (o *options) trusted() (*trust.Policy, error) {
+	policy, err := o.Trust.Load()
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "trust: %w", err)
+	}
+	return policy, nil
 }
 
 // registries are what the registry's client is told.

@@ -27,12 +27,13 @@ import (
 	"sync"
 	"time"
 
-	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/api"
 	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/cgroup/systemd"
 	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
@@ -130,6 +131,11 @@ func serve(o *options, args []string) (err error) {
 	defer stop()
 	signal.Ignore(unix.SIGPIPE)
 
+	if o.systemdCgroup() {
+		if err := systemd.Running(); err != nil {
+			return fmt.Errorf("--exec-opt native.cgroupdriver=systemd: %w", err)
+		}
+	}
 	if err := o.makeRoots(); err != nil {
 		return err
 	}
@@ -143,7 +149,11 @@ func serve(o *options, args []string) (err error) {
 	defer release()
 
 	// First, as it may be refused and open makes bridges; who calls early waits.
-	listeners, err := o.listen()
+	certificates, err := o.certificates()
+	if err != nil {
+		return err
+	}
+	listeners, err := o.listen(certificates)
 	if err != nil {
 		return err
 	}
@@ -155,6 +165,7 @@ func serve(o *options, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
+	e.certificates = certificates
 	server := api.New(api.Options{Docker: e.docker(), Sampan: e.sampan(), TempDir: filepath.Join(o.DataRoot, "tmp"), Logger: log})
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
@@ -162,7 +173,7 @@ func serve(o *options, args []string) (err error) {
 		log.Info("API listen on " + l.Addr().String())
 	}
 	go e.reloadOnHangup(ended, args, &level)
-	systemd.SdNotify(false, systemd.SdNotifyReady) //nolint:errcheck // without systemd there is nobody to tell
+	daemon.SdNotify(false, daemon.SdNotifyReady) //nolint:errcheck // without systemd there is nobody to tell
 	log.Info("Daemon has completed initialization")
 
 	select {
@@ -170,8 +181,8 @@ func serve(o *options, args []string) (err error) {
 		log.Info("Processing signal to end")
 	case err = <-failed:
 	}
-	stop()                                            // a second signal ends the process at once
-	systemd.SdNotify(false, systemd.SdNotifyStopping) //nolint:errcheck // see above
+	stop()                                          // a second signal ends the process at once
+	daemon.SdNotify(false, daemon.SdNotifyStopping) //nolint:errcheck // see above
 	return errors.Join(err, e.shutdown(server))
 }
 
@@ -188,7 +199,10 @@ func (e *engine) shutdown(server *api.Server) error {
 	err := e.containers.Shutdown(ctx)
 	serving.Wait()
 	if e.containers.Running() == 0 {
-		err = errors.Join(err, e.networks.Down(context.WithoutCancel(ctx)), cgroup.RemoveEmpty(e.o.CgroupParent))
+		err = errors.Join(err, e.networks.Down(context.WithoutCancel(ctx)))
+		if !e.o.systemdCgroup() { // else it is systemd's
+			err = errors.Join(err, cgroup.RemoveEmpty(e.o.CgroupParent))
+		}
 	}
 	if errors.Is(serverErr, context.DeadlineExceeded) {
 		e.log.Warn("requests were broken off at the end of the daemon")
@@ -237,8 +251,16 @@ func isDaemon(pid int) bool {
 	return err == nil && state != 'Z'
 }
 
+// certificates are those of TCP listeners; nil without TLS.
+func (o *options) certificates() (*api.Certificates, error) {
+	if !o.TLS && !o.TLSVerify {
+		return nil, nil
+	}
+	return api.LoadCertificates(o.TLSCACert, o.TLSCert, o.TLSKey, o.TLSVerify)
+}
+
 // listen opens every socket or none.
-func (o *options) listen() (all []net.Listener, err error) {
+func (o *options) listen(certificates *api.Certificates) (all []net.Listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range all {
@@ -247,10 +269,8 @@ func (o *options) listen() (all []net.Listener, err error) {
 		}
 	}()
 	var secure *tls.Config
-	if o.TLS || o.TLSVerify {
-		if secure, err = api.ServerTLS(o.TLSCACert, o.TLSCert, o.TLSKey, o.TLSVerify); err != nil {
-			return nil, err
-		}
+	if certificates != nil {
+		secure = certificates.Config()
 	}
 	for _, host := range o.Hosts {
 		list, err := api.Listen(host, api.ListenOptions{Group: o.Group, TLS: secure, AllowPlainTCP: o.AllowPlainTCP})

@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sampan-project/sampan/core/api"
+	"github.com/sampan-project/sampan/core/container/spec"
+	"github.com/sampan-project/sampan/core/trust"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -61,8 +63,11 @@ type options struct {
 	LiveRestore     bool
 	ShutdownTimeout int
 
+	LazyPull bool // layers are shown before they are there
+
 	Insecure []string
 	Mirrors  []string
+	Trust    trust.Config
 	Proxies  proxies
 
 	Downloads, Uploads, Attempts int
@@ -92,7 +97,7 @@ func newOptions() *options {
 	return &options{
 		ConfigFile: defaultConfigFile, DataRoot: "/var/lib/sampan", ExecRoot: "/run/sampan", PidFile: "/run/sampan.pid",
 		LogLevel: "info", LogFormat: "text", ICC: true, Masquerade: true, NetworkOpts: networkOptions{},
-		IpcMode: "private", DefaultRuntime: "sampan", Bridge: "sampan0", CgroupParent: "/sampan", LogDriver: "json-file", ShutdownTimeout: 15, Downloads: 3, Uploads: 5, Attempts: 5,
+		IpcMode: "private", DefaultRuntime: "sampan", Bridge: "sampan0", LogDriver: "json-file", ShutdownTimeout: 15, Downloads: 3, Uploads: 5, Attempts: 5,
 		LogOptions: map[string]string{}, Ulimits: map[string]wire.Ulimit{}, StorageDriver: "overlay2", SubIDs: "/etc", Group: api.DefaultGroup,
 	}
 }
@@ -132,18 +137,19 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.NoNewPrivileges, "no-new-privileges", false, "Set no-new-privileges by default for new containers")
 	f.StringVar(&o.Seccomp, "seccomp-profile", "", `Path to seccomp profile; "builtin" or "unconfined" (default builtin)`)
 	f.StringVar(&o.DefaultRuntime, "default-runtime", o.DefaultRuntime, "Default OCI runtime for containers (only sampan)")
-	f.StringArrayVar(&o.ExecOptions, "exec-opt", nil, "Runtime execution options, such as native.cgroupdriver=cgroupfs")
+	f.StringArrayVar(&o.ExecOptions, "exec-opt", nil, "Runtime execution options: native.cgroupdriver=cgroupfs or systemd")
 	f.StringArrayVar(&o.StorageOptions, "storage-opt", nil, "Storage driver options, such as overlay2.override_kernel_check=true")
 	f.StringVar(&o.Proxies.HTTP, "http-proxy", "", "HTTP proxy URL to use for outgoing traffic")
 	f.StringVar(&o.Proxies.HTTPS, "https-proxy", "", "HTTPS proxy URL to use for outgoing traffic")
 	f.StringVar(&o.Proxies.No, "no-proxy", "", "Comma-separated list of hosts or IP addresses for which the proxy is skipped")
-	f.StringVar(&o.CgroupParent, "cgroup-parent", o.CgroupParent, "Set parent cgroup for all containers")
+	f.StringVar(&o.CgroupParent, "cgroup-parent", o.CgroupParent, "Set parent cgroup for all containers (default "+spec.DefaultCgroupParent(false)+", with systemd's driver "+spec.DefaultCgroupParent(true)+")")
 	f.StringVar(&o.LogDriver, "log-driver", o.LogDriver, "Default driver for container logs")
 	f.Var(pairs(o.LogOptions), "log-opt", "Default log driver options for containers")
 	f.Var(ulimits(o.Ulimits), "default-ulimit", "Default ulimits for containers")
 	f.Var((*size)(&o.ShmSize), "default-shm-size", "Default shm size for containers")
 	f.BoolVar(&o.LiveRestore, "live-restore", false, "Leave containers running when the daemon ends")
 	f.IntVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "Set the default shutdown timeout in seconds")
+	f.BoolVar(&o.LazyPull, "lazy-pull", false, "Start containers before their image is there, where it is eStargz or zstd:chunked and the kernel has FUSE")
 	f.StringArrayVar(&o.Insecure, "insecure-registry", nil, "Enable insecure registry communication")
 	f.StringArrayVar(&o.Mirrors, "registry-mirror", nil, "Preferred registry mirror")
 	f.IntVar(&o.Downloads, "max-concurrent-downloads", o.Downloads, "Set the max concurrent downloads")

@@ -161,7 +161,9 @@ func TestRefused(t *testing.T) {
 		{"", "--default-address-pool=base=10.0.0.0", "prefix length"},
 		{"", "--default-network-opt=bridge", "DRIVER=OPTION=VALUE"},
 		{`{"default-runtime":"kata"}`, "", "the monitor makes containers itself"},
-		{"", "--exec-opt=native.cgroupdriver=systemd", "not supported by the engine"},
+		{"", "--exec-opt=native.cgroupdriver=sytemd", "did you mean \"systemd\""},
+		{`{"exec-opts":["native.cgroupdriver=systemd"],"cgroup-parent":"/batch"}`, "", "valid slice"},
+		{`{"cgroup-parent":"batch.slice"}`, "", "needs systemd's driver"},
 		{"", "--exec-opt=native.cgroupdrivr=cgroupfs", "did you mean \"native.cgroupdriver\""},
 		{"", "--storage-opt=overlay2.override_kernel_chek=true", "did you mean"},
 		{"", "--storage-opt=overlay2.override_kernel_check=maybe", "true or false"},
@@ -176,7 +178,7 @@ func TestRefused(t *testing.T) {
 		{"", "--log-opt=max-buffer-size=1m", "only supported with mode=non-blocking"},
 		{"", "--log-driver=syslog --log-opt=syslog-facility=locl0", "did you mean \"local0\""},
 		{"", "--log-opt=tag={{.Nam}}", "log opt tag"},
-		{"", "--log-opt=compress=true", "log opt compress=true is not supported"},
+		{"", "--log-opt=compress=true", "compress cannot be true when max-file is less than 2"},
 		{"", "--bridg=x", "unknown flag: --bridg"},
 	} {
 		if _, err := told(t, c.json, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {

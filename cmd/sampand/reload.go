@@ -22,7 +22,7 @@ import (
 // the daemon ends.
 var reloadable = []string{
 	"debug", "default-shm-size", "insecure-registries", "labels", "live-restore", "log-level", "max-concurrent-downloads",
-	"max-concurrent-uploads", "max-download-attempts", "registry-mirrors", "shutdown-timeout",
+	"max-concurrent-uploads", "max-download-attempts", "registry-mirrors", "shutdown-timeout", "trust",
 }
 
 // reloadOnHangup reads daemon.json anew on SIGHUP, until ctx ends. A file that is wrong changes nothing.
@@ -42,6 +42,7 @@ func (e *engine) reloadOnHangup(ctx context.Context, args []string, level *slog.
 			continue
 		}
 		e.reload(fresh, level)
+		e.reloadCertificates()
 	}
 }
 
@@ -52,8 +53,14 @@ func (e *engine) reload(fresh *options, level *slog.LevelVar) {
 		e.log.Warn("reload: these settings need a restart of the daemon: " + strings.Join(fixed, ", "))
 	}
 	now := old.with(fresh)
+	policy, err := now.trusted()
+	if err != nil {
+		e.log.Error("reload: nothing is changed", "error", err)
+		return
+	}
 	level.Set(now.level())
 	e.registry.Reload(now.registries())
+	e.trust.Set(policy)
 	e.images.SetDownloads(now.Downloads)
 	e.containers.Reload(container.Live{LiveRestore: now.LiveRestore, ShmSize: now.ShmSize})
 	e.now.Store(now)
@@ -62,6 +69,16 @@ func (e *engine) reload(fresh *options, level *slog.LevelVar) {
 	attributes["name"] = host
 	e.events.Emit(event.Daemon, "reload", e.id, attributes)
 	e.log.Info("Reloaded configuration", "file", now.ConfigFile)
+}
+
+// reloadCertificates reads the files of TLS again, which have been renewed maybe under their old names.
+func (e *engine) reloadCertificates() {
+	if e.certificates == nil {
+		return
+	}
+	if err := e.certificates.Reload(); err != nil {
+		e.log.Error("reload: the certificates of before hold", "error", err)
+	}
 }
 
 // configured are the options that the command line and daemon.json say now.
@@ -108,6 +125,10 @@ func (o *options) attributes() map[string]string {
 			list := v.Interface().([]string)
 			text, err := json.Marshal(append([]string{}, list...))
 			if err == nil { // a list of texts always can be
+				all[name] = string(text)
+			}
+		case reflect.Struct:
+			if text, err := json.Marshal(v.Interface()); err == nil {
 				all[name] = string(text)
 			}
 		case reflect.Bool:

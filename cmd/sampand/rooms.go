@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"github.com/sampan-project/sampan/core/api"
 	"github.com/sampan-project/sampan/core/api/docker"
 	"github.com/sampan-project/sampan/core/api/sampan"
 	"github.com/sampan-project/sampan/core/build"
@@ -22,6 +23,7 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/image"
 	"github.com/sampan-project/sampan/core/layer"
+	"github.com/sampan-project/sampan/core/lazy"
 	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/mount"
 	"github.com/sampan-project/sampan/core/network"
@@ -29,6 +31,7 @@ import (
 	"github.com/sampan-project/sampan/core/plugin/driver"
 	"github.com/sampan-project/sampan/core/registry"
 	"github.com/sampan-project/sampan/core/state"
+	"github.com/sampan-project/sampan/core/trust"
 	"github.com/sampan-project/sampan/core/volume"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -43,6 +46,7 @@ type engine struct {
 	events     *event.Log
 	layers     *layer.Store
 	images     *image.Store
+	lazy       *lazy.Client
 	volumes    *volume.Manager
 	plugins    *plugin.Host
 	drivers    *driver.Set
@@ -56,7 +60,10 @@ type engine struct {
 	// closers undo what was made, the latest first.
 	closers []func() error
 
+	certificates *api.Certificates // of TCP listeners; nil without TLS
+
 	registry *registry.Client
+	trust    trust.Gate
 	metrics  *metrics
 	// now is o with what SIGHUP has changed since.
 	now atomic.Pointer[options]
@@ -102,6 +109,15 @@ func (e *engine) openState(context.Context) (err error) {
 		return err
 	}
 	e.later(e.db.Close)
+	// The data root is this daemon's alone from here on. What was uploaded for builds that an earlier one did
+	// not finish is nobody's.
+	uploads, err := filepath.Glob(filepath.Join(e.o.DataRoot, "tmp", "build-*"))
+	for _, dir := range uploads {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	if err != nil {
+		return err
+	}
 	if e.runDB, err = state.Open(filepath.Join(e.o.ExecRoot, "run.db"), state.Options{NoSync: true}); err != nil {
 		return err
 	}
@@ -122,19 +138,29 @@ func (e *engine) openImages(context.Context) error {
 	registries := e.o.registries()
 	registries.Logger = e.log
 	e.registry = registry.New(registries)
+	policy, err := e.o.trusted()
+	if err != nil {
+		return err
+	}
+	e.trust.Set(policy)
 	e.images, err = image.Open(image.Options{
 		Content: blobs, Layers: e.layers, DB: e.db, Logger: e.log,
-		Registry: e.registry,
+		RunDB: e.runDB, MountRoot: filepath.Join(e.o.ExecRoot, "images"),
+		Registry: e.registry, Trust: &e.trust, Lazy: e.openLazy(),
 		// Containers stand on images and are made later.
 		InUse: func(id string) []image.User { return e.containers.ImageUsers(id) },
 		Events: func(action, id string, attributes map[string]string) {
 			e.events.Emit(event.Image, action, id, attributes)
 		},
 	})
-	if err == nil {
-		e.images.SetDownloads(e.o.Downloads)
+	if err != nil {
+		return err
 	}
-	return err
+	e.later(e.closeLazy)
+	e.later(e.images.Close)
+	e.later(e.images.CloseMounts)
+	e.images.SetDownloads(e.o.Downloads)
+	return nil
 }
 
 // openRemap finds the ids of userns-remap, and whether this host can show layers through them.
@@ -248,7 +274,7 @@ func (e *engine) openContainers(context.Context) (err error) {
 	e.containers, err = container.New(container.Options{
 		DB: e.db, RunDB: e.runDB, Images: e.images, Layers: e.layers, Network: e.networks, Volumes: e.volumes,
 		Monitor: e.monitor, Events: e.events, Logger: e.log, Root: e.o.DataRoot, ExecRoot: e.o.ExecRoot,
-		CgroupParent: e.o.CgroupParent, DefaultLog: wire.LogConfig{Type: e.o.LogDriver, Config: e.o.LogOptions},
+		CgroupParent: e.o.CgroupParent, SystemdCgroup: e.o.systemdCgroup(), DefaultLog: wire.LogConfig{Type: e.o.LogDriver, Config: e.o.LogOptions},
 		DefaultUlimits: e.o.Ulimits, DefaultShmSize: e.o.ShmSize, LiveRestore: e.o.LiveRestore,
 		DefaultInit: e.o.DefaultInit, DefaultIpcMode: e.o.IpcMode, DefaultCgroupnsMode: e.o.CgroupnsMode,
 		SecurityOptions: security, Operations: e.recorder(), InitPath: initProgram(e.o.Init), Remap: e.remap, AppArmor: e.profile,
@@ -274,7 +300,12 @@ func (e *engine) reconcile(ctx context.Context) error {
 	if err := e.images.Reconcile(ctx, e.containers.IDs()); err != nil {
 		e.log.Error("reconcile images", "error", err)
 	}
-	return e.containers.Reconcile(ctx)
+	e.reshow(ctx)
+	if err := e.containers.Reconcile(ctx); err != nil {
+		return err
+	}
+	e.endOrphans(ctx)
+	return nil
 }
 
 func (e *engine) docker() docker.Backends {
@@ -285,7 +316,7 @@ func (e *engine) docker() docker.Backends {
 }
 
 func (e *engine) sampan() sampan.Backends {
-	return sampan.Backends{Build: e.solver, Plugins: e.drivers, Checker: e}
+	return sampan.Backends{Build: e.solver, Plugins: e.drivers, Checker: e, Trust: e.images, Images: e.images}
 }
 
 // initProgram finds the program of --init; without one --init is refused.

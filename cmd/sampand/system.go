@@ -65,7 +65,7 @@ func (s system) Info(ctx context.Context) (wire.Info, error) {
 		Plugins:     wire.InfoPlugins{Volume: []string{"local"}, Network: append([]string{"host", "null"}, s.drivers.NetworkNames()...), Log: container.LogDrivers()},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		OomKillDisable: cgroups == "1", IPv4Forwarding: forwarding(), Debug: s.log.Enabled(ctx, slog.LevelDebug), NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),
-		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: s.o.LogDriver, CgroupDriver: "cgroupfs", CgroupVersion: cgroups,
+		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: s.o.LogDriver, CgroupDriver: s.o.cgroupDriver(), CgroupVersion: cgroups,
 		NEventsListener: s.events.Subscribers(), KernelVersion: kernel, OperatingSystem: name, OSVersion: version, OSType: runtime.GOOS,
 		Architecture: machine, IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: s.registries(), NCPU: runtime.NumCPU(),
 		MemTotal: int64(memory.Totalram) * int64(memory.Unit), GenericResources: nil, DockerRootDir: s.o.DataRoot,

@@ -91,7 +91,7 @@ func TestErrors(t *testing.T) {
 		{"POST", "/containers/web/start", nil, 304, ""},
 		{"POST", "/containers/web/start", `{"HostConfig":{}}`, 400, "non-empty request body"},
 		{"DELETE", "/containers/web", nil, 409, "container is running"},
-		{"GET", "/containers/web/logs", nil, 400, "must specify at least one of 'stdout' or 'stderr'"},
+		{"GET", "/containers/web/logs", nil, 400, "Bad parameters: you must choose at least one stream"},
 		{"GET", "/containers/web/logs?stdout=1&tail=x", nil, 400, "tail"},
 		{"GET", "/containers/json?limit=x", nil, 400, "limit"},
 		{"GET", "/containers/json?filters={", nil, 400, "filters"},

@@ -57,6 +57,8 @@ type Executor interface {
 // Images is what the solver needs of the image store.
 type Images interface {
 	Get(ctx context.Context, ref string) (*image.Image, error)
+	// Use is Get, if the trust policy permits the image.
+	Use(ctx context.Context, ref string) (*image.Image, error)
 	Pull(ctx context.Context, ref, platform string, auth *wire.AuthConfig, progress func(wire.Message)) error
 	Commit(ctx context.Context, r image.CommitRequest) (*image.Image, error)
 	Tag(ctx context.Context, source, target string) error

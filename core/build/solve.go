@@ -173,10 +173,10 @@ func (v *solve) node(ctx context.Context, i int) (result, error) {
 // base finds the image of a name, and pulls it when it is not here.
 func (v *solve) base(ctx context.Context, n wire.BuildNode) (result, error) {
 	line := v.out.step("FROM " + n.Image.Ref)
-	img, err := v.o.Images.Get(ctx, n.Image.Ref)
+	img, err := v.o.Images.Use(ctx, n.Image.Ref)
 	if fault.Is(err, fault.NotFound) {
 		if err = v.o.Images.Pull(ctx, n.Image.Ref, "", nil, line.pulled); err == nil {
-			img, err = v.o.Images.Get(ctx, n.Image.Ref)
+			img, err = v.o.Images.Use(ctx, n.Image.Ref)
 		}
 	}
 	line.end(err)

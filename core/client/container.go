@@ -1,8 +1,10 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -178,7 +180,7 @@ type ListOptions struct {
 	All     bool // also those that do not run
 	Limit   int  // the newest so many, of all; 0 is no limit
 	Size    bool
-	Brief   bool // of the networks only the names are wanted; Docker's daemon sends all of them
+	Brief   bool // only what a table shows is wanted: no labels, mounts and networks. Docker's daemon sends them nevertheless
 	Filters Filters
 }
 
@@ -194,7 +196,24 @@ func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]wire.Conta
 	if err := setFilters(q, o.Filters); err != nil {
 		return nil, err
 	}
-	return list[wire.ContainerSummary](ctx, c, "/containers/json", q)
+	if !o.Brief {
+		return list[wire.ContainerSummary](ctx, c, "/containers/json", q)
+	}
+	resp, err := c.send(ctx, request{method: http.MethodGet, path: "/containers/json", query: q})
+	if err != nil {
+		return nil, err
+	}
+	defer drain(resp)
+	var text bytes.Buffer
+	text.Grow(int(min(max(resp.ContentLength, 0), 1<<24)) + bytes.MinRead)
+	if _, err := text.ReadFrom(resp.Body); err != nil {
+		return nil, transportError(ctx, err)
+	}
+	containers, err := wire.ParseSummaries(text.Bytes())
+	if err != nil {
+		return nil, transportError(ctx, fmt.Errorf("decode the answer to GET /containers/json: %w", err))
+	}
+	return containers, nil
 }
 
 // ContainerTop lists a container's processes with ps's arguments.

@@ -42,6 +42,7 @@ func splitReference(ref string) (name, tag string) {
 type ImageListOptions struct {
 	All        bool // also those that only other images are made of
 	SharedSize bool
+	Manifests  bool // with the platforms of each
 	Filters    Filters
 }
 
@@ -50,6 +51,7 @@ func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]wire.Imag
 	q := url.Values{}
 	setBool(q, "all", o.All)
 	setBool(q, "shared-size", o.SharedSize)
+	setBool(q, "manifests", o.Manifests)
 	if err := setFilters(q, o.Filters); err != nil {
 		return nil, err
 	}
@@ -92,7 +94,10 @@ func platformQuery(name string, platforms ...string) (url.Values, error) {
 		if len(parts) > 3 || slices.Contains(parts, "") {
 			return nil, &fault.Field{Field: "--platform", Given: given, Expected: "OS[/ARCH[/VARIANT]] such as linux/amd64"}
 		}
-		parts = append(parts, runtime.GOARCH, "")[:3]
+		if len(parts) == 1 {
+			parts = append(parts, runtime.GOARCH)
+		}
+		parts = append(parts, "")
 		text, err := json.Marshal(wire.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]})
 		if err != nil {
 			return nil, err
@@ -194,12 +199,12 @@ func (c *Client) ImagePush(ctx context.Context, ref, platform string, auth *wire
 	if err != nil {
 		return err
 	}
-	q := url.Values{}
+	q, err := platformQuery("platform", platform)
+	if err != nil {
+		return err
+	}
 	if tag != "" {
 		q.Set("tag", tag)
-	}
-	if platform != "" {
-		q.Set("platform", platform)
 	}
 	return c.progress(ctx, request{method: http.MethodPost, path: path, query: q, header: header}, each)
 }
@@ -247,9 +252,17 @@ func (c *Client) ImageImport(ctx context.Context, tar io.Reader, o ImageImportOp
 
 // ImageSave opens an archive of images.
 func (c *Client) ImageSave(ctx context.Context, platform string, refs ...string) (io.ReadCloser, error) {
+	return c.ImageSaveAs(ctx, "", platform, refs...)
+}
+
+// ImageSaveAs is ImageSave in a format: "oci" is an image layout alone, "" that and Docker's archive.
+func (c *Client) ImageSaveAs(ctx context.Context, format, platform string, refs ...string) (io.ReadCloser, error) {
 	q, err := platformQuery("platform", platform)
 	if err != nil {
 		return nil, err
+	}
+	if format != "" {
+		q.Set("format", format)
 	}
 	q["names"] = refs
 	return c.open(ctx, "/images/get", q)

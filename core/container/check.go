@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/sampan-project/sampan/core/cgroup/systemd"
 	"github.com/sampan-project/sampan/core/check"
+	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/monitor"
 )
@@ -141,13 +144,22 @@ func (m *Manager) strangers(dir string, known map[string]bool) (found []check.Fi
 
 // strangeCgroups looks for cgroups without a container below the daemon's parent, in every hierarchy.
 func (m *Manager) strangeCgroups(known map[string]bool) (found []check.Finding, err error) {
+	parent := m.o.CgroupParent
+	if m.o.SystemdCgroup {
+		if parent, err = systemd.SlicePath(parent); err != nil {
+			return nil, err
+		}
+	}
 	for _, hierarchy := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		dirs, err := filepath.Glob(filepath.Join(hierarchy, m.o.CgroupParent, "*"))
+		dirs, err := filepath.Glob(filepath.Join(hierarchy, parent, "*"))
 		if err != nil {
 			return found, err
 		}
 		for _, dir := range dirs {
 			id := filepath.Base(dir)
+			if m.o.SystemdCgroup {
+				id = strings.TrimSuffix(strings.TrimPrefix(id, spec.ScopePrefix+"-"), ".scope")
+			}
 			if known[id] || !hexPattern.MatchString(id) {
 				continue
 			}

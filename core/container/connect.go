@@ -33,7 +33,11 @@ func (m *Manager) ConnectNetwork(ctx context.Context, ref string, r wire.Network
 func (m *Manager) DisconnectNetwork(ctx context.Context, ref string, r wire.NetworkDisconnect) error {
 	return m.changeNetwork(ctx, ref, r.Container, func(c *Container, rec *record, st *runState, n network.Network) (*network.Sandbox, error) {
 		if _, there := rec.Wanted[n.Name]; !there {
-			return nil, fault.New(fault.Invalid, "container %s is not connected to network %s", rec.ID, n.Name)
+			the := "the " // Docker's two phrases
+			if st.live() {
+				the = ""
+			}
+			return nil, fault.New(fault.Invalid, "container %s is not connected to %snetwork %s", rec.ID, the, n.Name)
 		}
 		delete(rec.Wanted, n.Name)
 		if !st.live() {
@@ -78,6 +82,10 @@ func (m *Manager) changeNetwork(ctx context.Context, ref, container string, chan
 	}
 	if s == nil {
 		return nil
+	}
+	// A monitor of before an upgrade has no such verb, and no such sockets.
+	if err := m.o.Monitor.Forward(ctx, rec.ID, s.Forward); err != nil && !fault.Is(err, fault.NotImplemented) {
+		return fmt.Errorf("published ports of container %s: %w", rec.Name, err)
 	}
 	return m.writeNetworkFiles(rec.ID, s)
 }

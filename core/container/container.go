@@ -35,6 +35,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/event"
 	"github.com/sampan-project/sampan/core/operation"
@@ -58,7 +59,8 @@ type Options struct {
 	Root     string // data-root: containers/<id> has the log and the files of each
 	ExecRoot string
 
-	CgroupParent   string // cgroup of all containers that ask for no other; "" is "sampan"
+	CgroupParent   string // cgroup of all containers that ask for no other; "" is "sampan", with SystemdCgroup "system.slice"
+	SystemdCgroup  bool   // systemd makes the cgroups, and their parents are slices
 	InitPath       string // program for --init; "" refuses the option
 	DefaultLog     wire.LogConfig
 	DefaultUlimits map[string]wire.Ulimit
@@ -118,7 +120,7 @@ func New(o Options) (*Manager, error) {
 		o.Events = event.NewLog()
 	}
 	if o.CgroupParent == "" {
-		o.CgroupParent = "sampan"
+		o.CgroupParent = spec.DefaultCgroupParent(o.SystemdCgroup)
 	}
 	if o.DefaultLog.Type == "" {
 		o.DefaultLog.Type = "json-file"

@@ -83,7 +83,7 @@ func (m *Manager) imageFor(ctx context.Context, ref, platform string) (*image.Im
 	if ref == "" {
 		return nil, fault.New(fault.Invalid, "no image specified")
 	}
-	img, err := m.o.Images.Get(ctx, ref)
+	img, err := m.o.Images.Use(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -245,14 +245,15 @@ func (m *Manager) complete(rec *record) (warnings []string, err error) {
 	if err := m.validate(rec); err != nil {
 		return nil, err
 	}
+	defaultHostname(rec)
 	if err := spec.Validate(c, h); err != nil {
 		return nil, err
 	}
 	if h.IpcMode == "host" && h.ShmSize != m.shmSize() {
 		warnings = append(warnings, "--shm-size has no effect with --ipc host.")
 	}
-	if len(h.PortBindings) > 0 && (h.NetworkMode == "host" || h.NetworkMode == "none") {
-		warnings = append(warnings, fmt.Sprintf("Published ports are discarded when using %s network mode", h.NetworkMode))
+	if len(h.PortBindings) > 0 && h.NetworkMode == "host" {
+		warnings = append(warnings, "Published ports are discarded when using host network mode")
 	}
 	return warnings, nil
 }
@@ -328,13 +329,18 @@ func (m *Manager) defaults(rec *record) {
 		}
 		c.ExposedPorts[port] = struct{}{}
 	}
-	if _, joined := spec.Joined(h.NetworkMode); c.Hostname == "" && !joined && h.UTSMode != "host" {
-		if c.Hostname = rec.ID[:12]; h.NetworkMode == "host" {
-			c.Hostname = hostName()
-		}
-	}
-	if h.UTSMode == "host" && c.Hostname == "" {
+}
+
+// defaultHostname is given when it is known that none was asked for where none can be.
+func defaultHostname(rec *record) {
+	c, h := &rec.Config, &rec.Host
+	_, joined := spec.Joined(h.NetworkMode)
+	switch {
+	case c.Hostname != "" || joined && h.UTSMode != "host":
+	case h.UTSMode == "host" || h.NetworkMode == "host":
 		c.Hostname = hostName()
+	default:
+		c.Hostname = rec.ID[:12]
 	}
 }
 

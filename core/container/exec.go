@@ -82,7 +82,7 @@ func canExec(rec *record, st *runState) error {
 	case running:
 		return nil
 	case paused:
-		return fault.New(fault.Conflict, "container %s is paused, unpause the container before exec", rec.ID)
+		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", strings.TrimPrefix(rec.Name, "/"))
 	case restarting:
 		return fault.New(fault.Conflict, "Container %s is restarting, wait until the container is running", rec.ID)
 	}

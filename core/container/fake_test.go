@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,6 +133,9 @@ type fakeMonitor struct {
 	deaf     bool
 	Monitor  // what is not faked panics
 }
+
+// Forward carries nothing: the networks of these tests publish nothing on IPv6.
+func (f *fakeMonitor) Forward(context.Context, string, []netip.AddrPort) error { return nil }
 
 type fakeProcess struct {
 	status monitor.Status
@@ -291,7 +295,7 @@ func (f *fakeNetwork) count() int {
 	return len(f.joined)
 }
 
-func (f *fakeNetwork) Outline(string) wire.NetworkSettings             { return wire.NetworkSettings{} }
+func (f *fakeNetwork) Ports(string) map[string][]wire.PortBinding      { return nil }
 func (f *fakeNetwork) Settings(string) wire.NetworkSettings            { return wire.NetworkSettings{} }
 func (f *fakeNetwork) Rename(context.Context, string, string) error    { return nil }
 func (f *fakeNetwork) Reconcile(context.Context, map[string]int) error { return nil }
@@ -342,6 +346,10 @@ func (*fakeLayers) Changes(context.Context, string) ([]layer.Change, error) { re
 func (*fakeLayers) Paths(string) map[string]string                          { return nil }
 
 type fakeImages struct{ Images }
+
+func (f fakeImages) Use(ctx context.Context, ref string) (*image.Image, error) {
+	return f.Get(ctx, ref)
+}
 
 func (fakeImages) Get(_ context.Context, ref string) (*image.Image, error) {
 	if ref != "busybox" {

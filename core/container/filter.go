@@ -229,7 +229,7 @@ func portFilter(number func(wire.Port) uint16) filterMaker {
 			spans = append(spans, span{from, to, protocol})
 		}
 		return func(v view) bool {
-			return slices.ContainsFunc(ports(&v.rec, &v.state, m.networkSettings(&v.rec, &v.state)), func(p wire.Port) bool {
+			return slices.ContainsFunc(ports(&v.rec, &v.state, m.networkSettings(&v.rec, &v.state).Ports), func(p wire.Port) bool {
 				return slices.ContainsFunc(spans, func(s span) bool {
 					return s.protocol == p.Type && s.low <= number(p) && number(p) <= s.high
 				})

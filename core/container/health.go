@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -140,6 +141,19 @@ func (p *prober) execute(ctx context.Context) (code int, output string, err erro
 		return 0, "", err
 	}
 	id := newID()
+	// As of an exec that somebody else starts.
+	p.m.emit(&rec, "exec_create: "+commandLine(config.Cmd), "execID", id)
+	p.m.emit(&rec, "exec_start: "+commandLine(config.Cmd), "execID", id)
+	defer func() {
+		status := code
+		switch {
+		case ctx.Err() != nil:
+			status = 137 // see below
+		case err != nil:
+			status = execExitCode(err)
+		}
+		p.m.emit(&rec, "exec_die", "execID", id, "exitCode", strconv.Itoa(status))
+	}()
 	_, f, err := p.m.o.Monitor.ExecAttach(ctx, p.c.id, monitor.ExecConfig{ID: id, Process: process}, monitor.AttachConfig{Stdout: true, Stderr: true})
 	if err != nil {
 		return 0, "", err

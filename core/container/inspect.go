@@ -52,12 +52,12 @@ func stateOf(st *runState) *wire.ContainerState {
 
 // networkSettings are those of now, or for a container that does not run the networks it will join.
 func (m *Manager) networkSettings(rec *record, st *runState) *wire.NetworkSettings {
-	return m.networksOf(rec, st, m.o.Network.Settings)
+	return m.networksOf(rec, st)
 }
 
 // networksOf is what is, for a container that lives, as tell tells it, and otherwise what is wanted.
-func (m *Manager) networksOf(rec *record, st *runState, tell func(containerID string) wire.NetworkSettings) *wire.NetworkSettings {
-	s := tell(rec.ID)
+func (m *Manager) networksOf(rec *record, st *runState) *wire.NetworkSettings {
+	s := m.o.Network.Settings(rec.ID)
 	if st.live() && s.Networks != nil {
 		s.SandboxKey = fmt.Sprintf("/proc/%d/ns/net", st.Pid)
 		return &s

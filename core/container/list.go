@@ -79,20 +79,20 @@ func (m *Manager) summary(ctx context.Context, v view, images map[string]digest.
 	rec, st := &v.rec, &v.state
 	s := wire.ContainerSummary{
 		ID: rec.ID, Names: []string{"/" + rec.Name}, Image: m.imageName(ctx, rec, images), ImageID: rec.ImageID.String(),
-		Command: command(&rec.Config), Created: rec.Created.Unix(), Labels: rec.Config.Labels, State: string(st.Phase), Status: status(st, time.Now()),
-		Mounts: m.mountsForInspect(ctx, rec),
+		Command: command(&rec.Config), Created: rec.Created.Unix(), State: string(st.Phase), Status: status(st, time.Now()),
 	}
-	s.HostConfig.NetworkMode, s.HostConfig.Annotations = rec.Host.NetworkMode, rec.Host.Annotations
-	tell := m.o.Network.Settings
-	if o.Brief {
-		tell = m.o.Network.Outline
-	}
-	settings := m.networksOf(rec, st, tell)
-	s.NetworkSettings = &wire.SummaryNetworkSettings{Networks: settings.Networks}
-	s.Ports = ports(rec, st, settings)
 	if o.Size {
 		s.SizeRw, s.SizeRootFs = m.sizes(ctx, rec)
 	}
+	if o.Brief {
+		s.Ports = ports(rec, st, m.o.Network.Ports(rec.ID))
+		return s
+	}
+	settings := m.networksOf(rec, st)
+	s.Ports = ports(rec, st, settings.Ports)
+	s.NetworkSettings = &wire.SummaryNetworkSettings{Networks: settings.Networks}
+	s.Labels, s.Mounts = rec.Config.Labels, m.mountsForInspect(ctx, rec)
+	s.HostConfig.NetworkMode, s.HostConfig.Annotations = rec.Host.NetworkMode, rec.Host.Annotations
 	return s
 }
 
@@ -156,16 +156,16 @@ func status(st *runState, now time.Time) string {
 }
 
 // ports are the published ports of a container that runs, and its exposed ones.
-func ports(rec *record, st *runState, s *wire.NetworkSettings) []wire.Port {
+func ports(rec *record, st *runState, published map[string][]wire.PortBinding) []wire.Port {
 	list := []wire.Port{}
-	if !st.live() {
+	if !st.live() || len(published)+len(rec.Config.ExposedPorts) == 0 {
 		return list
 	}
 	all := map[string][]wire.PortBinding{}
 	for p := range rec.Config.ExposedPorts {
 		all[p] = nil
 	}
-	for p, bindings := range s.Ports {
+	for p, bindings := range published {
 		all[p] = bindings
 	}
 	for p, bindings := range all {

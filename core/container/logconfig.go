@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"encoding/json"
 	"maps"
 	"os"
 	"path/filepath"
@@ -29,7 +30,7 @@ var logDrivers = func() map[string][]string {
 	drivers := map[string][]string{
 		"json-file": slices.Concat(every, about, files),
 		"local":     slices.Concat(every, about, files),
-		"syslog":    slices.Concat(every, about, cache, []string{"syslog-address", "syslog-facility", "syslog-format"}),
+		"syslog":    slices.Concat(every, about, cache, []string{"syslog-address", "syslog-facility", "syslog-format"}, tlsOptions),
 		"journald":  slices.Concat(every, about, cache),
 		"none":      {},
 	}
@@ -38,6 +39,9 @@ var logDrivers = func() map[string][]string {
 	}
 	return drivers
 }()
+
+// tlsOptions are those of a syslog-address with TLS.
+var tlsOptions = []string{"syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key", "syslog-tls-skip-verify"}
 
 // LogDrivers are the names of the logging drivers.
 func LogDrivers() []string { return slices.Sorted(maps.Keys(logDrivers)) }
@@ -68,7 +72,10 @@ func ValidateLog(l wire.LogConfig) error {
 			return err
 		}
 	}
-	_, _, err := logBounds(l)
+	if _, _, err := logBounds(l); err != nil {
+		return err
+	}
+	_, err := logCompress(l)
 	return err
 }
 
@@ -87,20 +94,42 @@ func checkMode(l wire.LogConfig) error {
 }
 
 func checkFlags(l wire.LogConfig) error {
-	for _, key := range []string{"compress", "cache-compress", "cache-disabled"} {
+	for _, key := range []string{"compress", "cache-compress", "cache-disabled", "syslog-tls-skip-verify"} {
 		v, ok := l.Config[key]
-		if !ok {
-			continue
-		}
-		on, err := strconv.ParseBool(v)
-		switch {
-		case err != nil:
+		if _, err := strconv.ParseBool(v); ok && err != nil {
 			return &fault.Field{Field: "log opt " + key, Given: shortened(v), Expected: "true or false"}
-		case on && key != "cache-disabled":
-			return fault.New(fault.NotImplemented, "log opt %s=%s is not supported: files that are rotated stay as they are", key, shortened(v))
 		}
 	}
 	return nil
+}
+
+// logCompress reports whether files that were rotated are packed: with json-file on demand, otherwise
+// unless told not to, where there are such files.
+func logCompress(l wire.LogConfig) (bool, error) {
+	key := cacheOption(l, "compress")
+	size, files, err := logBounds(l)
+	if err != nil {
+		return false, err
+	}
+	rotates := files > 1 && size > 0
+	v, ok := l.Config[key]
+	if !ok {
+		return rotates && l.Type != "json-file" && l.Type != "none", nil
+	}
+	on, err := strconv.ParseBool(v)
+	if err == nil && on && !rotates { // Docker's words
+		err = fault.New(fault.Invalid, "log opt %s cannot be true when max-file is less than 2 or max-size is not set", key)
+	}
+	return on && rotates, err
+}
+
+// cacheOption is the name that an option of files has for the driver: of what is sent elsewhere it is about the
+// copy that is kept here.
+func cacheOption(l wire.LogConfig, name string) string {
+	if l.Type == "syslog" || l.Type == "journald" {
+		return "cache-" + name
+	}
+	return name
 }
 
 func checkPatterns(l wire.LogConfig) error {
@@ -117,13 +146,26 @@ func checkSyslog(l wire.LogConfig) error {
 	if l.Type != "syslog" {
 		return nil
 	}
-	if _, _, err := journal.ParseAddress(l.Config["syslog-address"]); err != nil {
+	network, _, err := journal.ParseAddress(l.Config["syslog-address"])
+	if err != nil {
 		return err
+	}
+	for _, key := range tlsOptions {
+		v, ok := l.Config[key]
+		switch {
+		case ok && network != "tcp+tls":
+			return fault.New(fault.Invalid, "log opt %s needs a syslog-address that begins with tcp+tls://", key)
+		case ok && key != "syslog-tls-skip-verify" && !filepath.IsAbs(v):
+			return &fault.Field{Field: "log opt " + key, Given: shortened(v), Expected: "the absolute path of a PEM file"}
+		}
+	}
+	if (l.Config["syslog-tls-cert"] == "") != (l.Config["syslog-tls-key"] == "") {
+		return fault.New(fault.Invalid, "log opts syslog-tls-cert and syslog-tls-key: expected both or none")
 	}
 	if f := l.Config["syslog-format"]; !slices.Contains(journal.Formats, f) {
 		return &fault.Field{Field: "log opt syslog-format", Given: shortened(f), Expected: "rfc3164, rfc5424 or rfc5424micro", Nearest: fault.Nearest(f, journal.Formats)}
 	}
-	_, err := journal.ParseFacility(l.Config["syslog-facility"])
+	_, err = journal.ParseFacility(l.Config["syslog-facility"])
 	return err
 }
 
@@ -131,26 +173,23 @@ func validateLog(rec *record) error { return ValidateLog(rec.Host.LogConfig) }
 
 // logBounds are the size and number of the files in which the log is kept here.
 func logBounds(l wire.LogConfig) (size int64, files int, err error) {
-	prefix := ""
+	maxSize, maxFile := cacheOption(l, "max-size"), cacheOption(l, "max-file")
 	if l.Type != "json-file" {
 		size, files = localMaxSize, localMaxFile
 	}
-	if l.Type == "syslog" || l.Type == "journald" {
-		prefix = "cache-"
-	}
-	if v := l.Config[prefix+"max-size"]; v == "-1" {
+	if v := l.Config[maxSize]; v == "-1" {
 		size = 0
 	} else if v != "" {
 		if size, err = units.RAMInBytes(v); err != nil || size <= 0 {
-			return 0, 0, &fault.Field{Field: "log opt " + prefix + "max-size", Given: shortened(v), Expected: "a size such as 10m"}
+			return 0, 0, &fault.Field{Field: "log opt " + maxSize, Given: shortened(v), Expected: "a size such as 10m"}
 		}
 	}
-	if v := l.Config[prefix+"max-file"]; v != "" {
+	if v := l.Config[maxFile]; v != "" {
 		if files, err = strconv.Atoi(v); err != nil || files < 1 || files > 1000 {
-			return 0, 0, &fault.Field{Field: "log opt " + prefix + "max-file", Given: shortened(v), Expected: "a number from 1 to 1000"}
+			return 0, 0, &fault.Field{Field: "log opt " + maxFile, Given: shortened(v), Expected: "a number from 1 to 1000"}
 		}
 		if files > 1 && size == 0 {
-			return 0, 0, fault.New(fault.Invalid, "log opt %smax-file=%s needs max-size: without it the log is not rotated", prefix, v)
+			return 0, 0, fault.New(fault.Invalid, "log opt %s=%s needs max-size: without it the log is not rotated", maxFile, v)
 		}
 	}
 	return size, files, nil
@@ -169,6 +208,7 @@ func (m *Manager) logConfig(rec *record) monitor.LogConfig {
 	l := rec.Host.LogConfig
 	size, files, _ := logBounds(l) //nolint:errcheck // validated when the container was created, as what follows
 	c := monitor.LogConfig{Driver: l.Type, Path: m.logPath(rec), MaxSize: size, MaxFile: files, Attributes: logAttributes(rec)}
+	c.Compress, _ = logCompress(l) //nolint:errcheck // see above
 	if l.Config["mode"] == "non-blocking" {
 		c.Buffer = defaultBuffer
 		if n, err := units.RAMInBytes(l.Config["max-buffer-size"]); err == nil && n > 0 {
@@ -181,6 +221,9 @@ func (m *Manager) logConfig(rec *record) monitor.LogConfig {
 			template = "{{.ID}}"
 		}
 		c.Address, c.Format = l.Config["syslog-address"], l.Config["syslog-format"]
+		if skip, _ := strconv.ParseBool(l.Config["syslog-tls-skip-verify"]); strings.HasPrefix(c.Address, "tcp+tls://") { //nolint:errcheck // see above
+			c.TLS = &journal.TLS{CA: l.Config["syslog-tls-ca-cert"], Cert: l.Config["syslog-tls-cert"], Key: l.Config["syslog-tls-key"], SkipVerify: skip}
+		}
 		c.Facility, _ = journal.ParseFacility(l.Config["syslog-facility"]) //nolint:errcheck // see above
 	}
 	c.Tag, _ = newLogTag(rec).expand(template) //nolint:errcheck // see above
@@ -276,11 +319,28 @@ func (t *logTag) Hostname() (string, error) { return os.Hostname() }
 // maxTag bounds a tag: syslog has a line for everything.
 const maxTag = 1024
 
+// tagFunctions are those of Docker's templates.
+var tagFunctions = template.FuncMap{
+	"json": func(v any) (string, error) {
+		b, err := json.Marshal(v)
+		return string(b), err
+	},
+	"split": strings.Split, "join": strings.Join, "lower": strings.ToLower, "upper": strings.ToUpper,
+	"truncate": func(s string, n int) string { return string([]rune(s)[:max(0, min(n, len([]rune(s))))]) },
+	"pad": func(s string, before, after int) string {
+		const most = 100 // of spaces
+		if s == "" {
+			return s
+		}
+		return strings.Repeat(" ", max(0, min(before, most))) + s + strings.Repeat(" ", max(0, min(after, most)))
+	},
+}
+
 func (t *logTag) expand(text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	parsed, err := template.New("tag").Parse(text)
+	parsed, err := template.New("tag").Funcs(tagFunctions).Parse(text)
 	if err != nil {
 		return "", fault.New(fault.Invalid, "log opt tag: %w", err)
 	}

@@ -89,7 +89,7 @@ func TestJoinIPC(t *testing.T) {
 	c.mu.Lock()
 	c.state.Phase = exited
 	c.mu.Unlock()
-	if _, err := h.joinPaths(&wire.HostConfig{IpcMode: "container:" + shareable}); err == nil || !strings.Contains(err.Error(), "cannot join IPC of a non running container") {
+	if _, err := h.joinPaths(&wire.HostConfig{IpcMode: "container:" + shareable}); err == nil || !strings.Contains(err.Error(), "is not running") {
 		t.Errorf("ended: %v", err)
 	}
 }

@@ -21,8 +21,8 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 		return err
 	}
 	if !o.Force {
-		if rec, st := c.snapshot(); st.live() || st.Phase == restarting {
-			return stillThere(&rec, &st)
+		if _, st := c.snapshot(); st.live() || st.Phase == restarting {
+			return stillThere(ref, &st)
 		}
 	} else {
 		c.leave(1)
@@ -35,7 +35,7 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 			if ended := c.running(); ended != nil {
 				m.markStopped(c)
 				if err := m.kill(ctx, c, ended); err != nil {
-					return fmt.Errorf("cannot remove container %q: could not kill: %w", "/"+c.name(), err)
+					return fmt.Errorf("cannot remove container %q: could not kill: %w", ref, err)
 				}
 			}
 		}
@@ -48,7 +48,7 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 		c.op.unlock()
 	}
 	defer c.op.unlock()
-	rec, st := c.snapshot()
+	_, st := c.snapshot()
 	if c.isRemoved() {
 		if o.Force {
 			return nil // somebody was faster, and the wish is fulfilled
@@ -56,24 +56,19 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 		return noSuch(ref)
 	}
 	if st.live() {
-		return stillThere(&rec, &st)
+		return stillThere(ref, &st)
 	}
 	return m.remove(context.WithoutCancel(ctx), c, o.Volumes)
 }
 
-func stillThere(rec *record, st *runState) error {
-	return fault.New(fault.Conflict, "cannot remove container %q: container is %s: %s", "/"+rec.Name, st.Phase, removeAdvice[st.Phase])
-}
-
-func (c *Container) name() string {
-	rec, _ := c.snapshot()
-	return rec.Name
+func stillThere(ref string, st *runState) error {
+	return fault.New(fault.Conflict, "cannot remove container %q: container is %s%s", ref, st.Phase, removeAdvice[st.Phase])
 }
 
 var removeAdvice = map[phase]string{
-	running:    "stop the container before removing or force remove",
-	restarting: "stop the container before removing or force remove",
-	paused:     "unpause and stop the container before removing or force remove",
+	running:    ": stop the container before removing or force remove",
+	restarting: ": stop the container before removing or force remove",
+	paused:     " and must be unpaused first",
 }
 
 func (c *Container) isRemoved() bool {
@@ -119,26 +114,36 @@ func (m *Manager) remove(ctx context.Context, c *Container, volumes bool) (err e
 		s.bind(nil, nil)
 	}
 	m.release(c)
-	if err := m.sweep(ctx, g); err != nil {
-		// For everybody it is gone; the next start of the daemon tries again.
-		m.log.Error("clean up after a removed container", "container", rec.ID, "error", err)
-	}
+	err = m.giveUp(ctx, g)
+	// For everybody it is gone: who waits for that need not wait for the directory, which nobody sees.
 	m.emit(&rec, "destroy")
 	c.mu.Lock()
 	c.wake(wire.WaitResponse{StatusCode: int64(st.ExitCode)}, notRunning, nextExit, whenGone)
 	c.mu.Unlock()
+	if err := m.sweepDirectory(g, err); err != nil {
+		m.log.Error("clean up after a removed container", "container", rec.ID, "error", err) // the next start of the daemon tries again
+	}
 	return nil
 }
 
 // sweep deletes what a removed container left, and then the note of it.
 func (m *Manager) sweep(ctx context.Context, g garbage) error {
+	return m.sweepDirectory(g, m.giveUp(ctx, g))
+}
+
+// giveUp deletes the layer and the volumes of a removed container.
+func (m *Manager) giveUp(ctx context.Context, g garbage) error {
 	err := m.o.Layers.Remove(ctx, g.ID)
 	if fault.Is(err, fault.NotFound) {
 		err = nil
 	}
-	err = errors.Join(err, os.RemoveAll(m.directory(g.ID)))
+	return errors.Join(err, m.removeVolumes(ctx, g.Volumes))
+}
+
+// sweepDirectory deletes the directory of a removed container, and the note of it unless something failed before.
+func (m *Manager) sweepDirectory(g garbage, failed error) error {
+	err := errors.Join(failed, os.RemoveAll(m.directory(g.ID)))
 	crash.Point("container directory", "removed")
-	err = errors.Join(err, m.removeVolumes(ctx, g.Volumes))
 	if err != nil {
 		return err
 	}

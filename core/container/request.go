@@ -19,7 +19,7 @@ type ListOptions struct {
 	All     bool // also those that do not run
 	Limit   int  // the last created, of any state; 0: no limit
 	Size    bool // fill in SizeRw and SizeRootFs
-	Brief   bool // of the networks only the names
+	Brief   bool // only what a table shows: no labels, mounts and networks
 	Filters map[string][]string
 }
 

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"net/netip"
 	"os"
 
 	"github.com/opencontainers/go-digest"
@@ -21,6 +22,8 @@ import (
 // Images finds the image a container is made from, and makes one of a container.
 type Images interface {
 	Get(ctx context.Context, ref string) (*image.Image, error)
+	// Use is Get, if the trust policy permits the image.
+	Use(ctx context.Context, ref string) (*image.Image, error)
 	Commit(ctx context.Context, r image.CommitRequest) (*image.Image, error)
 }
 
@@ -51,7 +54,7 @@ type Network interface {
 	DisconnectRunning(ctx context.Context, ref, containerID string, pid int) (*network.Sandbox, error)
 	Rename(ctx context.Context, containerID, name string) error
 	Settings(containerID string) wire.NetworkSettings
-	Outline(containerID string) wire.NetworkSettings // without the endpoints
+	Ports(containerID string) map[string][]wire.PortBinding // those of the Settings
 	Resolve(ref string) (network.Network, error)
 	Reconcile(ctx context.Context, running map[string]int) error
 }
@@ -72,6 +75,7 @@ type Monitor interface {
 	Pause(ctx context.Context, id string) error
 	Resume(ctx context.Context, id string) error
 	Update(ctx context.Context, id string, r *specs.LinuxResources) error
+	Forward(ctx context.Context, id string, targets []netip.AddrPort) error
 	Stats(ctx context.Context, id string) (cgroup.Stats, error)
 	Pids(ctx context.Context, id string) ([]int, error)
 	List(ctx context.Context) ([]monitor.Status, error)

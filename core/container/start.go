@@ -204,7 +204,7 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 		ID: rec.ID, Config: c, Host: l.m.hardened(&rec.Host), Args: args, Cwd: "/", User: l.account.User, Hostname: hostname,
 		Env:         environment(slices.Concat(linkEnvironment(rec, links), c.Env), hostname, l.account.Home, c.Tty),
 		Mounts:      append(mounts, l.m.fileMounts(rec)...),
-		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: rec.Host.CgroupParent, DefaultUlimits: l.m.o.DefaultUlimits, AppArmor: l.m.o.AppArmor,
+		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: rec.Host.CgroupParent, SystemdCgroup: l.m.o.SystemdCgroup, DefaultUlimits: l.m.o.DefaultUlimits, AppArmor: l.m.o.AppArmor,
 	}
 	if l.input.CgroupParent == "" {
 		l.input.CgroupParent = l.m.o.CgroupParent
@@ -238,10 +238,10 @@ func (l *launch) config() (monitor.Config, error) {
 	c, h := &l.rec.Config, &l.rec.Host
 	return monitor.Config{
 		ID: l.rec.ID, Bundle: l.m.mountPoint(), Spec: s, RootMounts: l.mounts,
-		NetNS: l.sandbox.NetNS, Hold: l.sandbox.Hold, Log: l.m.logConfig(l.rec),
+		NetNS: l.sandbox.NetNS, Hold: l.sandbox.Hold, Forward: l.sandbox.Forward, Log: l.m.logConfig(l.rec),
 		OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
 		ConsoleHeight: uint16(h.ConsoleSize[0]), ConsoleWidth: uint16(h.ConsoleSize[1]),
-		ClampDefaults: !asksForLimits(h),
+		ClampDefaults: !asksForLimits(h), SystemdCgroup: l.m.o.SystemdCgroup,
 	}, nil
 }
 
@@ -341,9 +341,9 @@ func (m *Manager) letGo(ctx context.Context, rec *record) {
 func (m *Manager) joinPaths(h *wire.HostConfig) (map[specs.LinuxNamespaceType]string, error) {
 	paths := map[specs.LinuxNamespaceType]string{}
 	for _, k := range []struct {
-		kind       specs.LinuxNamespaceType
-		mode, what string
-	}{{specs.PIDNamespace, h.PidMode, "PID"}, {specs.IPCNamespace, h.IpcMode, "IPC"}} {
+		kind specs.LinuxNamespaceType
+		mode string
+	}{{specs.PIDNamespace, h.PidMode}, {specs.IPCNamespace, h.IpcMode}} {
 		ref, ok := spec.Joined(k.mode)
 		if !ok {
 			continue
@@ -354,7 +354,7 @@ func (m *Manager) joinPaths(h *wire.HostConfig) (map[specs.LinuxNamespaceType]st
 		}
 		rec, st := other.snapshot()
 		if !st.live() {
-			return nil, fault.New(fault.Conflict, "cannot join %s of a non running container: %s", k.what, rec.ID)
+			return nil, notRunningError(&rec)
 		}
 		if k.kind == specs.IPCNamespace && rec.Host.IpcMode != "shareable" {
 			return nil, fault.New(fault.Invalid, "can't join IPC of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", rec.ID)

@@ -114,11 +114,12 @@ func (m *Manager) stepConfig(rec *record, s *build.Step, dir string, sandbox *ne
 	in := spec.Input{
 		ID: rec.ID, Config: &rec.Config, Host: &rec.Host, Args: s.Args, Cwd: cwdOr(s.Cwd), User: a.User, Hostname: rec.Config.Hostname,
 		Env: environment(s.Env, "", a.Home, false), Mounts: mounts,
-		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: m.o.CgroupParent, DefaultUlimits: m.o.DefaultUlimits, AppArmor: m.o.AppArmor,
+		HostNetwork: rec.Host.NetworkMode == "host", CgroupParent: m.o.CgroupParent, SystemdCgroup: m.o.SystemdCgroup, DefaultUlimits: m.o.DefaultUlimits, AppArmor: m.o.AppArmor,
 	}
 	joinUser(&in, user)
 	built, err := spec.Build(in)
-	return monitor.Config{ID: rec.ID, Bundle: m.mountPoint(), Spec: built, RootMounts: roots, NetNS: sandbox.NetNS, Hold: sandbox.Hold, ClampDefaults: true}, err
+	return monitor.Config{ID: rec.ID, Bundle: m.mountPoint(), Spec: built, RootMounts: roots, NetNS: sandbox.NetNS, Hold: sandbox.Hold, Forward: sandbox.Forward, ClampDefaults: true,
+		SystemdCgroup: m.o.SystemdCgroup}, err
 }
 
 func cwdOr(dir string) string {

@@ -73,7 +73,7 @@ func stopSignal(rec *record, given string) (syscall.Signal, error) {
 func parseSignal(given string) (syscall.Signal, error) {
 	sig, err := signal.ParseSignal(given)
 	if err != nil || sig < 1 {
-		return 0, fault.New(fault.Invalid, "Invalid signal: %s", shortened(given))
+		return 0, fault.New(fault.Invalid, "invalid signal: %s", shortened(given))
 	}
 	if sig > lastSignal {
 		return 0, fault.New(fault.Invalid, "The linux daemon does not support signal %d", sig)

@@ -56,7 +56,7 @@ func validateProcess(rec *record) error {
 	}
 	if c.StopSignal != "" {
 		if _, err := signal.ParseSignal(c.StopSignal); err != nil {
-			return fault.New(fault.Invalid, "Invalid signal: %s", shortened(c.StopSignal))
+			return fault.New(fault.Invalid, "invalid signal: %s", shortened(c.StopSignal))
 		}
 	}
 	return nil
@@ -256,6 +256,9 @@ func validatePorts(rec *record) error {
 // engine does not have.
 func (m *Manager) validateOther(rec *record) error {
 	h := &rec.Host
+	if err := spec.ValidateCgroupParent(h.CgroupParent, m.o.SystemdCgroup); err != nil {
+		return err
+	}
 	if h.MemorySwappiness != nil && *h.MemorySwappiness == -1 {
 		h.MemorySwappiness = nil // what a client says that was told nothing
 	}

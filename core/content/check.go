@@ -20,6 +20,9 @@ func (s *Store) Check(ctx context.Context) (found []check.Finding, err error) {
 		return nil, fmt.Errorf("check content store: %w", err)
 	}
 	for _, e := range entries {
+		if isPart(e.Name()) {
+			continue // it waits to be resumed
+		}
 		// One that was written since the store was opened is of this process.
 		info, err := e.Info()
 		if err != nil || !info.ModTime().Before(s.opened) {

@@ -4,7 +4,9 @@
 // A blob's life: a Writer takes its bytes into a file below ingest/, hashing and counting as they
 // come; Commit compares digest and size with what was expected and renames the file to
 // blobs/sha256/<hex>. From then on it never changes. Delete removes it; nobody else does. What a
-// crash leaves below ingest/ is removed by Reconcile, with the blobs that no one speaks for.
+// crash leaves below ingest/ is removed by Reconcile, with the blobs that no one speaks for. The
+// beginning of a blob that comes from afar is kept for a day, and the next Writer that Resume gives goes on
+// from there (part.go).
 //
 // A blob is either whole or absent: there is no state between that a reader could see. Nothing is
 // synced here, because a row that names the blob does not exist before its owner called Sync.
@@ -235,7 +237,7 @@ func (s *Store) Sync() error {
 	return nil
 }
 
-// Reconcile removes unfinished ingests, and the blobs for which keep answers false. It is for the
+// Reconcile removes unfinished ingests that cannot be resumed, and the blobs for which keep answers false. It is for the
 // start of the daemon: no ingest may run.
 func (s *Store) Reconcile(ctx context.Context, keep func(digest.Digest) bool) error {
 	dir := filepath.Join(s.root, ingestDir)
@@ -244,10 +246,14 @@ func (s *Store) Reconcile(ctx context.Context, keep func(digest.Digest) bool) er
 		return fmt.Errorf("reconcile content store: %w", err)
 	}
 	for _, e := range left {
+		if isPart(e.Name()) {
+			continue
+		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			return fmt.Errorf("reconcile content store: %w", err)
 		}
 	}
+	s.expire()
 	return s.Walk(func(d digest.Digest, _ int64) error {
 		if err := ctx.Err(); err != nil {
 			return err

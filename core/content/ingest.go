@@ -31,16 +31,15 @@ type Writer struct {
 	size  int64
 	hash  hash.Hash
 	done  chan struct{} // this writer's flight, nil when nobody can wait for it
+	had   int64         // bytes of an earlier writer that are still to be read by Earlier
+	kept  bool          // by Suspend
 }
 
 // Writer begins a blob. When want has a digest the blob must have it, and its size too when that is
 // above zero. While another writer takes the same digest this one waits for its end; when the
 // blob is there already the answer is fault.Exists. Close it in any case.
 func (s *Store) Writer(ctx context.Context, want ocispec.Descriptor) (*Writer, error) {
-	w := &Writer{store: s, want: want, limit: MaxBlob, hash: sha256.New()}
-	if want.Size > 0 {
-		w.limit = want.Size
-	}
+	w := newWriter(s, want)
 	if want.Digest != "" {
 		if err := s.takeOff(ctx, w); err != nil {
 			return nil, err
@@ -54,6 +53,14 @@ func (s *Store) Writer(ctx context.Context, want ocispec.Descriptor) (*Writer, e
 	w.file = f
 	crash.Point("blob", "begun")
 	return w, nil
+}
+
+func newWriter(s *Store, want ocispec.Descriptor) *Writer {
+	w := &Writer{store: s, want: want, limit: MaxBlob, hash: sha256.New()}
+	if want.Size > 0 {
+		w.limit = want.Size
+	}
+	return w
 }
 
 // takeOff makes w the one writer of its digest.
@@ -98,6 +105,9 @@ func (w *Writer) land() {
 
 // Write adds bytes. More of them than were promised is an error at once, not at the end.
 func (w *Writer) Write(p []byte) (int, error) {
+	if w.had > 0 {
+		return 0, fmt.Errorf("write %s: %d bytes of an earlier writer were not read", w.name(), w.had)
+	}
 	if w.size+int64(len(p)) > w.limit {
 		return 0, fault.New(fault.Invalid, "%s: expected %d bytes, got more", w.name(), w.limit)
 	}
@@ -156,8 +166,11 @@ func (w *Writer) Commit() (ocispec.Descriptor, error) {
 	return got, nil
 }
 
-// Close ends the writer; without a Commit before it the bytes are thrown away.
+// Close ends the writer; without a Commit or Suspend before it the bytes are thrown away.
 func (w *Writer) Close() error {
+	if w.kept {
+		return nil
+	}
 	w.land()
 	err := w.file.Close()
 	if rm := os.Remove(w.file.Name()); rm != nil && !errors.Is(rm, fs.ErrNotExist) {

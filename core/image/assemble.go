@@ -15,6 +15,7 @@ import (
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/layer"
+	"github.com/sampan-project/sampan/core/wire"
 )
 
 // draft is an image on its way in: what becomes a row when its blobs and layers are there.
@@ -28,6 +29,9 @@ type draft struct {
 	parent   digest.Digest
 	tags     []string // canonical
 	digests  []string // canonical
+
+	signatures []wire.Signature
+	auth       *wire.AuthConfig // for layers that are fetched later
 }
 
 // stager brings layer i into the stores: its blob, and, unless the layer is there already, its files.
@@ -50,11 +54,15 @@ func (s *Store) unpack(ctx context.Context, l *lease, diffs []digest.Digest, par
 	defer cancel()
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel + 1) // and the one that starts them
+	var claims claims
+	defer func() { claims.end(s) }()
 	group.Go(func() error {
 		for i, chain := range chains {
-			_, err := s.o.Layers.Get(chain)
-			there := err == nil
 			group.Go(func() error {
+				there, err := claims.take(gctx, s, chain)
+				if err != nil {
+					return err
+				}
 				staged, err := stage(gctx, i, there)
 				if err != nil {
 					return err
@@ -83,6 +91,7 @@ func (s *Store) unpack(ctx context.Context, l *lease, diffs []digest.Digest, par
 					return err
 				}
 			}
+			claims.drop(s, chain)
 			parent = chain
 			done(i)
 		}
@@ -119,14 +128,14 @@ func commit(ctx context.Context, staged *layer.Staged, parent, diff digest.Diges
 // unpackers is how many layers are unpacked at once.
 func unpackers() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
-// add makes the draft an image: one sync of the filesystem, one transaction. Its blobs and layers are
-// there, under the lease. An image that exists keeps what it is and gets the names.
+// add makes the draft an image: one transaction, and one sync of the filesystem later (durable.go). Its blobs and
+// layers are there, under the lease. An image that exists keeps what it is and gets the names.
 func (s *Store) add(ctx context.Context, l *lease, d draft) (*entry, error) {
 	id, err := s.putBlob(ctx, l, d.config, ocispec.MediaTypeImageConfig)
 	if err != nil {
 		return nil, err
 	}
-	r := record{ID: id.Digest, Parent: d.parent}
+	r := record{ID: id.Digest, Parent: d.parent, Signatures: d.signatures}
 	chains := layer.ChainOf(d.diffs)
 	for i, blob := range d.layers {
 		r.Layers = append(r.Layers, layerRecord{chains[i], ocispec.Descriptor{MediaType: blob.MediaType, Digest: blob.Digest, Size: blob.Size}})
@@ -140,17 +149,16 @@ func (s *Store) add(ctx context.Context, l *lease, d draft) (*entry, error) {
 	if r.Manifest, err = s.putBlob(ctx, l, d.manifest, d.kind); err != nil {
 		return nil, err
 	}
-	if err := s.o.Content.Sync(); err != nil {
-		return nil, err
-	}
 	s.change.Lock()
 	defer s.change.Unlock()
+	r.Boot = s.boot
 	var replaced []digest.Digest
 	if old := s.byID(r.ID); old != nil {
 		r.Tags, r.Digests, r.Tagged = old.Tags, old.record.Digests, old.Tagged
 		if r.Parent == "" {
 			r.Parent = old.record.Parent
 		}
+		r.Signatures = mergeSignatures(r.Signatures, old.Signatures)
 		if len(d.digests) == 0 { // a registry's manifest is worth more than one that was made here
 			r.Manifest, r.Layers = old.Manifest, old.Layers
 		} else {
@@ -161,6 +169,7 @@ func (s *Store) add(ctx context.Context, l *lease, d draft) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.written(r.ID)
 	s.sweep(replaced, nil)
 	for _, e := range losers {
 		s.o.Logger.Debug("image lost its name", "image", e.record.ID)

@@ -29,12 +29,17 @@ func (s *Store) Check(ctx context.Context, verify bool) (found []check.Finding, 
 				found = append(found, s.problem(e, fmt.Sprintf("its layer %s is missing", l.Chain), loadAgain))
 			}
 		}
-		for _, d := range e.blobs() {
-			if !s.o.Content.Has(d) && s.byID(e.record.ID) != nil {
+		for _, d := range s.absent(&e.record) {
+			if s.byID(e.record.ID) != nil {
 				found = append(found, s.problem(e, fmt.Sprintf("its blob %s is missing", d), loadAgain))
 			}
 		}
 	}
+	shown, err := s.checkShown(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, shown...)
 	rubbish, err := s.checkOwners()
 	found = append(found, rubbish...)
 	if verify && err == nil {
@@ -62,7 +67,7 @@ func (s *Store) checkRows() (found []check.Finding, err error) {
 	for _, r := range rows {
 		known[r.ID] = true
 		if s.byID(r.ID) == nil {
-			found = append(found, check.Finding{Kind: "image", Subject: r.ID.String(), Problem: "the database has a row of it that could not be read", Advice: loadAgain})
+			found = append(found, s.damage(r))
 		}
 	}
 	for _, e := range s.all() {

@@ -82,6 +82,19 @@ func (s *Store) Commit(ctx context.Context, r CommitRequest) (*Image, error) {
 // Import makes an image of one layer from the tar of a root filesystem, in any compression. changes are
 // Dockerfile instructions for its configuration.
 func (s *Store) Import(ctx context.Context, r io.Reader, ref, message string, changes []string, progress func(wire.Message)) (digest.Digest, error) {
+	return s.ImportFor(ctx, r, ref, "", message, changes, progress)
+}
+
+// ImportFor is Import for a platform such as linux/arm64; "" is the host's.
+func (s *Store) ImportFor(ctx context.Context, r io.Reader, ref, platform, message string, changes []string, progress func(wire.Message)) (digest.Digest, error) {
+	made := newConfig()
+	if platform != "" {
+		p, err := registry.ParsePlatform(platform)
+		if err != nil {
+			return "", err
+		}
+		made.Platform = p
+	}
 	tags, err := parseTags([]string{ref})
 	if err != nil {
 		return "", err
@@ -107,7 +120,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, ref, message string, ch
 	if err != nil {
 		return "", fmt.Errorf("import: %w", err)
 	}
-	config, created := newConfig(), time.Now().UTC()
+	config, created := made, time.Now().UTC()
 	config.Created, config.RootFS.DiffIDs = &created, d.diffs
 	config.History = []ocispec.History{{Created: &created, Comment: message}}
 	if d.config, err = writeConfig(config, &c); err != nil {

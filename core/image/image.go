@@ -2,8 +2,8 @@
 // and the layers and blobs that they are made of.
 //
 // An image is named by the digest of its configuration, as in Docker. Its life: Pull, Load, Import or
-// Commit bring its blobs into core/content and its layers into core/layer under a lease, sync the
-// filesystem once, and write one row to the database; with that row the image exists. Tag and Remove
+// Commit bring its blobs into core/content and its layers into core/layer under a lease, and write one
+// row to the database; with that row the image exists, and the filesystem is synced once. Tag and Remove
 // change rows. What no row and no lease speaks for is removed with the last of them (sweep.go), or,
 // after a crash, by Reconcile.
 //
@@ -11,7 +11,14 @@
 //	save.go push.go                       ways out
 //	reference.go lookup.go                names, digests, short IDs
 //	record.go sweep.go                    rows and leases
+//	damaged.go                            images that lost some of their files
+//	fetch.go claim.go pack.go             layers on the way in, by whom, and on the way out
+//	durable.go                            what is on disk, and what may not be
 //	list.go inspect.go remove.go prune.go Docker's questions and rules
+//	platform.go manifestlist.go           several platforms under one name, and indexes in the making
+//	artifact.go                           what registries keep that is no image
+//	tree.go mount.go                      looking into images without a container
+//	trust.go                              signatures: whose images are let in
 package image
 
 import (
@@ -29,8 +36,10 @@ import (
 
 	"github.com/sampan-project/sampan/core/content"
 	"github.com/sampan-project/sampan/core/layer"
+	"github.com/sampan-project/sampan/core/lazy"
 	"github.com/sampan-project/sampan/core/registry"
 	"github.com/sampan-project/sampan/core/state"
+	"github.com/sampan-project/sampan/core/trust"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -40,7 +49,15 @@ type Options struct {
 	Layers   *layer.Store
 	DB       *state.DB
 	Registry *registry.Client
-	Logger   *slog.Logger
+	// Lazy shows layers that are not there yet; nil: every layer is fetched first.
+	Lazy   *lazy.Client
+	Logger *slog.Logger
+	// Trust says which images may be kept and used; nil: all.
+	Trust *trust.Gate
+	// RunDB keeps what lasts until the machine goes down, and MountRoot is where images are mounted that are
+	// given no place; nil and "": they cannot be mounted.
+	RunDB     *state.DB
+	MountRoot string
 	// InUse returns the containers of an image; nil: none.
 	InUse func(imageID string) []User
 	// Events is told of every change; nil: nobody.
@@ -57,6 +74,8 @@ type User struct {
 type Store struct {
 	o    Options
 	rows *state.Table[record]
+	// accepted has what signatures let in, by "repository:tag", see trust.go.
+	accepted *state.Table[accepted]
 
 	downloads atomic.Int32 // see SetDownloads
 
@@ -68,6 +87,24 @@ type Store struct {
 	tags   map[string]digest.Digest // "docker.io/library/alpine:latest" to an image
 	blobs  map[digest.Digest]int    // leases, see sweep.go
 	chains map[digest.Digest]int
+
+	damaged map[digest.Digest]damaged // see damaged.go
+
+	mounts mounts // see mount.go
+
+	claimed map[digest.Digest]chan struct{} // layers that are being made, see claim.go
+
+	// See durable.go.
+	boot       string
+	unsynced   map[digest.Digest]uint64 // when they were written, counted by writes
+	writes     uint64
+	syncing    bool
+	background sync.WaitGroup
+
+	// See lazy.go.
+	followed  map[digest.Digest]chan struct{} // closed when the layer is unpacked, or given up
+	following context.Context                 //nolint:containedctx // of the followers: ends with Close
+	unfollow  context.CancelFunc
 }
 
 // entry is an image in memory: its row, and what its configuration says.
@@ -75,9 +112,11 @@ type entry struct {
 	record
 	Image
 	dockerVersion string
+	configSize    int64
 }
 
-// Open opens the store. An image whose blobs or layers are not there is left out, with a warning.
+// Open opens the store. An image whose blobs or layers are not all there is left out, with a warning; its row
+// stays (damaged.go).
 func Open(o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -89,21 +128,45 @@ func Open(o Options) (*Store, error) {
 		o.Events = func(string, string, map[string]string) {}
 	}
 	s := &Store{
-		o: o, rows: state.NewTable[record](o.DB, "images"),
+		o: o, rows: state.NewTable[record](o.DB, "images"), accepted: state.NewTable[accepted](o.DB, "trust"),
 		images: map[digest.Digest]*entry{}, tags: map[string]digest.Digest{},
-		blobs: map[digest.Digest]int{}, chains: map[digest.Digest]int{},
+		blobs: map[digest.Digest]int{}, chains: map[digest.Digest]int{}, damaged: map[digest.Digest]damaged{}, unsynced: map[digest.Digest]uint64{},
+		claimed: map[digest.Digest]chan struct{}{},
+	}
+	s.followed = map[digest.Digest]chan struct{}{}
+	s.following, s.unfollow = context.WithCancel(context.Background())
+	if o.Lazy != nil {
+		o.Layers.OnRelease(o.Lazy.Close)
 	}
 	rows, err := s.rows.List()
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
+	if s.boot, err = bootID(); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	var torn []record
 	for _, r := range rows {
+		if s.mayBeTorn(r) {
+			o.Logger.Warn("the machine went down before the image was on disk: pull or load it again", "image", r.ID, "names", r.Tags)
+			torn = append(torn, r)
+			s.damaged[r.ID] = damaged{record: r, why: "the machine went down before it was on disk", torn: true}
+			continue
+		}
 		e, err := s.entry(r)
 		if err != nil {
-			o.Logger.Warn("image is damaged and is left out", "image", r.ID, "error", err)
+			o.Logger.Warn("image is damaged and is left out", "image", r.ID, "names", r.Tags, "error", err)
+			s.damaged[r.ID] = damaged{record: r, why: err.Error()}
 			continue
 		}
 		s.put(e)
+		if r.Boot != "" {
+			s.written(r.ID)
+		}
+	}
+	s.distrust(torn)
+	if err := s.restoreMounts(); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	return s, nil
 }
@@ -155,18 +218,6 @@ func (s *Store) Reconcile(ctx context.Context, keepSnapshots []string) error {
 	}
 	if err := s.o.Content.Reconcile(ctx, func(d digest.Digest) bool { return blobs[d] }); err != nil {
 		return err
-	}
-	// Rows of damaged images speak of what is gone now.
-	rows, err := s.rows.List()
-	if err != nil {
-		return fmt.Errorf("reconcile image store: %w", err)
-	}
-	for _, r := range rows {
-		if s.byID(r.ID) == nil {
-			if err := s.rows.Delete(r.ID.String()); err != nil {
-				return fmt.Errorf("reconcile image store: %w", err)
-			}
-		}
 	}
 	s.writeIndex()
 	return nil

@@ -5,18 +5,40 @@ import (
 	"slices"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/sampan-project/sampan/core/wire"
 )
 
 // driverName is what Docker calls the way that core/layer keeps its directories.
 const driverName = "overlay2"
 
+// InspectOptions choose what an Inspect answers.
+type InspectOptions struct {
+	Platform  *ocispec.Platform // nil: that which the name stands for
+	Manifests bool              // describe all platforms of the name too
+}
+
 // Inspect answers what Docker's clients show of an image.
-func (s *Store) Inspect(_ context.Context, ref string) (wire.ImageInspect, error) {
-	e, err := s.find(ref)
+func (s *Store) Inspect(ctx context.Context, ref string) (wire.ImageInspect, error) {
+	return s.InspectWith(ctx, ref, InspectOptions{})
+}
+
+// InspectWith is Inspect for one platform, or all of them.
+func (s *Store) InspectWith(_ context.Context, ref string, o InspectOptions) (wire.ImageInspect, error) {
+	e, err := s.findFor(ref, o.Platform)
 	if err != nil {
 		return wire.ImageInspect{}, err
 	}
+	answer := s.inspect(e)
+	if o.Manifests {
+		d := wireDescriptor(e.Manifest)
+		answer.Descriptor, answer.Manifests = &d, s.manifests(e)
+	}
+	return answer, nil
+}
+
+func (s *Store) inspect(e *entry) wire.ImageInspect {
 	c := e.Image.Config
 	config := e.ContainerConfig
 	answer := wire.ImageInspect{
@@ -34,7 +56,7 @@ func (s *Store) Inspect(_ context.Context, ref string) (wire.ImageInspect, error
 	for _, d := range c.RootFS.DiffIDs {
 		answer.RootFS.Layers = append(answer.RootFS.Layers, d.String())
 	}
-	return answer, nil
+	return answer
 }
 
 // missing is the ID of a step of the history whose own image is not known.
@@ -42,8 +64,13 @@ const missing = "<missing>"
 
 // History returns the steps that made an image, the last first. Steps that are images here have their
 // IDs and names.
-func (s *Store) History(_ context.Context, ref string) ([]wire.ImageHistory, error) {
-	e, err := s.find(ref)
+func (s *Store) History(ctx context.Context, ref string) ([]wire.ImageHistory, error) {
+	return s.HistoryFor(ctx, ref, nil)
+}
+
+// HistoryFor is History for one platform of a name; nil is that which the name stands for.
+func (s *Store) HistoryFor(_ context.Context, ref string, platform *ocispec.Platform) ([]wire.ImageHistory, error) {
+	e, err := s.findFor(ref, platform)
 	if err != nil {
 		return nil, err
 	}

@@ -95,6 +95,7 @@ func TestKilled(t *testing.T) {
 		if n := w.leftovers(t); n != want {
 			t.Errorf("with %d images, left %s, want %s", len(w.all()), n, want)
 		}
+		_ = w.Close()
 		if err := w.o.DB.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ type ListOptions struct {
 	All        bool                // also nameless images that others were made from
 	Filters    map[string][]string // dangling, label, label!, before, since, until, reference
 	SharedSize bool                // count shared bytes, and containers
+	Manifests  bool                // describe the platforms of each
 }
 
 // List returns the images, the latest first.
@@ -38,7 +39,7 @@ func (s *Store) List(_ context.Context, o ListOptions) ([]wire.ImageSummary, err
 	}
 	list := []wire.ImageSummary{}
 	for _, e := range all {
-		if !choose(e) || !o.All && e.dangling() && parents[e.record.ID] {
+		if !choose(e) || !o.All && e.hidden(parents) {
 			continue
 		}
 		sum := e.summary()
@@ -56,10 +57,20 @@ func (s *Store) List(_ context.Context, o ListOptions) ([]wire.ImageSummary, err
 			}
 			sum.Containers = int64(len(s.o.InUse(e.record.ID.String())))
 		}
+		if o.Manifests {
+			d := wireDescriptor(e.Manifest)
+			sum.Descriptor, sum.Manifests = &d, s.manifests(e)
+		}
 		list = append(list, sum)
 	}
 	slices.SortStableFunc(list, func(a, b wire.ImageSummary) int { return int(b.Created - a.Created) })
 	return list, nil
+}
+
+// hidden reports whether an image shows only among all: a nameless one that others were made from, and what
+// is shown as another platform of a name.
+func (e *entry) hidden(parents map[digest.Digest]bool) bool {
+	return e.dangling() && parents[e.record.ID] || len(e.Tags) == 0 && len(e.Others) > 0
 }
 
 func (e *entry) summary() wire.ImageSummary {

@@ -19,6 +19,9 @@ func (s *Store) Get(_ context.Context, ref string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := e.runnable(ref); err != nil {
+		return nil, err
+	}
 	return e.Image.clone(), nil
 }
 
@@ -39,8 +42,8 @@ func (s *Store) find(ref string) (*entry, error) {
 	if e := s.byName(named); e != nil {
 		return e, nil
 	}
-	if e := s.byPrefix(ref); e != nil {
-		return e, nil
+	if e, err := s.byPrefix(ref); e != nil || err != nil {
+		return e, err
 	}
 	return nil, noSuchImage(reference.FamiliarString(reference.TagNameOnly(named)))
 }
@@ -61,22 +64,22 @@ func (s *Store) byName(named reference.Named) *entry {
 	return s.tagged(reference.TagNameOnly(named).String())
 }
 
-// byPrefix finds the one image whose ID begins with the given digits.
-func (s *Store) byPrefix(prefix string) *entry {
+// byPrefix finds the one image whose ID begins with the given digits, nil for none; several are an error.
+func (s *Store) byPrefix(prefix string) (*entry, error) {
 	prefix = strings.TrimPrefix(prefix, digest.Canonical.String()+":")
 	if prefix == "" || strings.Trim(prefix, "0123456789abcdef") != "" {
-		return nil
+		return nil, nil
 	}
 	var found *entry
 	for _, e := range s.all() {
 		if strings.HasPrefix(e.record.ID.Encoded(), prefix) {
 			if found != nil {
-				return nil
+				return nil, fault.New(fault.NotFound, "ambiguous reference: %s: the IDs %s and %s begin so", prefix, short(found.record.ID), short(e.record.ID))
 			}
 			found = e
 		}
 	}
-	return found
+	return found, nil
 }
 
 // isID reports whether the reference by which the image was found is the beginning of its ID.
@@ -90,4 +93,6 @@ func (s *Store) children(id digest.Digest) []*entry {
 }
 
 // dangling reports whether the image has no name.
-func (e *entry) dangling() bool { return len(e.Tags) == 0 && len(e.record.Digests) == 0 }
+func (e *entry) dangling() bool {
+	return len(e.Tags) == 0 && len(e.record.Digests) == 0 && len(e.Others) == 0
+}

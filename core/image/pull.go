@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
+	"slices"
 
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sampan-project/sampan/core/fault"
@@ -57,10 +58,20 @@ func (s *Store) pull(ctx context.Context, named reference.Named, platform string
 	if err != nil {
 		return false, err
 	}
+	trusted, err := s.admit(ctx, named, remote, auth)
+	if err != nil {
+		return false, err
+	}
 	report.say(wire.Message{Status: "Pulling from " + reference.Path(named), ID: identifier(named)})
 	l := s.lease()
 	defer l.end()
 	name := reference.FamiliarString(named)
+	if artifactType(remote.Manifest) != "" {
+		return s.pullArtifact(ctx, l, named, remote, report)
+	}
+	if err := checkMediaTypes(remote.Manifest); err != nil {
+		return false, fmt.Errorf("pull %s: %w", name, err)
+	}
 	d, err := s.fetch(ctx, l, remote)
 	if err != nil {
 		return false, fmt.Errorf("pull %s: %w", name, err)
@@ -69,6 +80,7 @@ func (s *Store) pull(ctx context.Context, named reference.Named, platform string
 		return false, fault.New(fault.NotFound, "image with reference %s was found but does not match the specified platform: wanted %s, actual: %s",
 			name, registry.PlatformString(want), registry.PlatformString(have))
 	}
+	d.auth = auth
 	if err := s.fetchLayers(ctx, l, remote, d, report); err != nil {
 		return false, fmt.Errorf("pull %s: %w", name, err)
 	}
@@ -76,11 +88,16 @@ func (s *Store) pull(ctx context.Context, named reference.Named, platform string
 		d.tags = []string{named.String()}
 	}
 	d.digests = []string{remote.Name + "@" + remote.Digest.String()}
+	d.signatures = trusted.signatures
 	before := s.byName(named)
 	e, err := s.add(ctx, l, d)
 	if err != nil {
 		return false, fmt.Errorf("pull %s: %w", name, err)
 	}
+	if err := s.accept(trusted, remote.Digest); err != nil {
+		return false, fmt.Errorf("pull %s: %w", name, err)
+	}
+	s.followShown()
 	report.say(wire.Message{Status: "Digest: " + remote.Digest.String()})
 	s.tell("pull", e, name, reference.FamiliarName(named))
 	return before == nil || before.record.ID != e.record.ID, nil
@@ -164,85 +181,15 @@ func (s *Store) fetchLayers(ctx context.Context, l *lease, remote *registry.Imag
 	}
 	f := fetcher{s: s, remote: remote, report: report}
 	return s.unpack(ctx, l, d.diffs, int(cmp.Or(s.downloads.Load(), downloads)), func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
+		if staged, ok := s.show(ctx, &d, remote, i, there); ok {
+			return staged, nil
+		}
 		return f.layer(ctx, d.layers[i], there)
 	}, func(i int) {
 		if !here[i] {
 			report.state(short(d.layers[i].Digest), "Pull complete")
 		}
 	})
-}
-
-// fetcher fetches layers of one image.
-type fetcher struct {
-	s      *Store
-	remote *registry.Image
-	report *reporter
-}
-
-// layer brings one layer's blob into the content store and, unless the layer is there, unpacks it
-// while it comes.
-func (f *fetcher) layer(ctx context.Context, d ocispec.Descriptor, there bool) (*layer.Staged, error) {
-	id := short(d.Digest)
-	w, err := f.s.o.Content.Writer(ctx, d)
-	if fault.Is(err, fault.Exists) {
-		if there {
-			f.report.state(id, "Already exists")
-			return nil, nil
-		}
-		bar := f.report.bar(id, "Extracting", d.Size)
-		return f.s.stageBlob(ctx, d.Digest, bar.add)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close() //nolint:errcheck // the blob's own errors are Commit's
-	stream, err := f.remote.Blob(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	defer stream.Close()
-	bar := f.report.bar(id, "Downloading", d.Size)
-	in := countingReader{io.TeeReader(stream, w), bar.add}
-	var staged *layer.Staged
-	if !there {
-		if staged, err = f.s.stage(ctx, in); err != nil {
-			return nil, preferStream(err, stream, d)
-		}
-	}
-	if err := f.finish(in, w, id); err != nil {
-		if staged != nil {
-			staged.Discard()
-		}
-		return nil, err
-	}
-	return staged, nil
-}
-
-// finish reads the stream to its end, where it is verified, and adds the blob to the store.
-func (f *fetcher) finish(in io.Reader, w interface {
-	Commit() (ocispec.Descriptor, error)
-}, id string) error {
-	if _, err := io.Copy(io.Discard, in); err != nil {
-		return err
-	}
-	f.report.state(id, "Verifying Checksum")
-	if _, err := w.Commit(); err != nil {
-		return err
-	}
-	f.report.state(id, "Download complete")
-	return nil
-}
-
-// preferStream explains why a layer could not be unpacked. When its bytes are not those that the
-// manifest promised, that is the reason, whatever the unpacking stumbled on first.
-func preferStream(err error, stream io.Reader, d ocispec.Descriptor) error {
-	if !fault.Is(err, fault.Invalid) {
-		return err
-	}
-	if _, rerr := io.Copy(io.Discard, io.LimitReader(stream, d.Size+1)); rerr != nil {
-		return rerr
-	}
-	return fmt.Errorf("layer %s: %w", d.Digest, err)
 }
 
 // Distribution tells what a registry has under a name.
@@ -279,7 +226,7 @@ func (s *Store) Push(ctx context.Context, ref string, auth *wire.AuthConfig, pro
 		return fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", reference.FamiliarName(named))
 	}
 	for _, tag := range tags {
-		if err := s.push(ctx, tag, auth, report); err != nil {
+		if err := s.pushName(ctx, tag, auth, report); err != nil {
 			return err
 		}
 		s.tell("push", s.tagged(tag), familiarString(tag), reference.FamiliarName(named))
@@ -290,16 +237,25 @@ func (s *Store) Push(ctx context.Context, ref string, auth *wire.AuthConfig, pro
 func (s *Store) push(ctx context.Context, tag string, auth *wire.AuthConfig, report *reporter) error {
 	l := s.lease()
 	defer l.end()
-	e, raw, err := s.leased(l, func() (*entry, error) {
+	find := func() (*entry, error) {
 		if e := s.tagged(tag); e != nil {
 			return e, nil
 		}
 		return nil, fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", familiarString(tag))
-	})
+	}
+	e, raw, err := s.leased(l, find)
+	if err == nil && e.packable() {
+		if err = s.packLayers(ctx, l, e, raw, report); err == nil {
+			e, raw, err = s.leased(l, find)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	d, err := s.o.Registry.Push(ctx, tag, registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content}, auth, report.say)
+	if err := s.whole(ctx, e); err != nil {
+		return err
+	}
+	d, err := s.o.Registry.Push(ctx, tag, registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content, Sources: s.repositoriesOf}, auth, report.say)
 	if err != nil {
 		return err
 	}
@@ -311,6 +267,18 @@ func (s *Store) push(ctx context.Context, tag string, auth *wire.AuthConfig, rep
 	}
 	_, err = s.rename(now.record, nil, []string{repository(tag) + "@" + d.Digest.String()})
 	return err
+}
+
+// repositoriesOf returns the repositories from which, or to which, images with a blob came.
+func (s *Store) repositoriesOf(d digest.Digest) (list []string) {
+	for _, e := range s.all() {
+		if len(e.record.Digests) > 0 && slices.Contains(e.blobs(), d) {
+			for _, name := range e.record.Digests {
+				list = include(list, repository(name))
+			}
+		}
+	}
+	return list
 }
 
 // leased finds an image, keeps its blobs, and returns its manifest.

@@ -24,8 +24,14 @@ type record struct {
 	Layers   []layerRecord      `json:"layers"`   // lowest first
 	Tags     []string           `json:"tags,omitempty"`
 	Digests  []string           `json:"digests,omitempty"`
+	Others   []string           `json:"others,omitempty"`   // tags that stand also for this platform, see platform.go
+	Artifact string             `json:"artifact,omitempty"` // its type, of what is no image, see artifact.go
+	Blobs    []digest.Digest    `json:"blobs,omitempty"`    // of an artifact
 	Parent   digest.Digest      `json:"parent,omitempty"`
 	Tagged   time.Time          `json:"tagged,omitzero"`
+
+	Signatures []wire.Signature `json:"signatures,omitempty"` // those that came with it, see trust.go
+	Boot       string           `json:"boot,omitempty"`       // until its files are on disk, see durable.go
 }
 
 // layerRecord is one layer of an image: unpacked by its chain ID, and packed as a blob.
@@ -70,6 +76,9 @@ func parseConfig(raw []byte) (ocispec.Image, dockerConfig, error) {
 
 // entry reads what belongs to a row.
 func (s *Store) entry(r record) (*entry, error) {
+	if r.Artifact != "" {
+		return s.artifact(r)
+	}
 	raw, err := s.o.Content.ReadAll(r.ID, maxConfig)
 	if err != nil {
 		return nil, err
@@ -78,7 +87,7 @@ func (s *Store) entry(r record) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{record: r, dockerVersion: docker.DockerVersion}
+	e := &entry{record: r, dockerVersion: docker.DockerVersion, configSize: int64(len(raw))}
 	e.Image = Image{
 		ID: r.ID, Config: config, ContainerConfig: *docker.Config,
 		Names: familiar(r.Tags), Digests: familiar(r.Digests), Parent: r.Parent, Comment: docker.Comment,
@@ -94,10 +103,8 @@ func (s *Store) entry(r record) (*entry, error) {
 		e.Size += found.Size
 		e.ChainID = l.Chain
 	}
-	for _, d := range r.blobs() {
-		if !s.o.Content.Has(d) {
-			return nil, fault.New(fault.NotFound, "no blob %s", d)
-		}
+	if gone := s.absent(&r); len(gone) > 0 {
+		return nil, fault.New(fault.NotFound, "no blob %s", gone[0])
 	}
 	return e, nil
 }
@@ -108,7 +115,7 @@ func (r *record) blobs() []digest.Digest {
 	for _, l := range r.Layers {
 		list = append(list, l.Blob.Digest)
 	}
-	return list
+	return append(list, r.Blobs...)
 }
 
 // familiar returns canonical references as a person writes them.
@@ -141,6 +148,7 @@ func (s *Store) put(e *entry) {
 		}
 	}
 	s.images[e.record.ID] = e
+	delete(s.damaged, e.record.ID)
 	for _, t := range e.Tags {
 		s.tags[t] = e.record.ID
 	}
@@ -175,6 +183,8 @@ func (s *Store) rename(r record, tags, digests []string) (losers []*entry, err e
 	for _, d := range digests {
 		r.Digests = include(r.Digests, d)
 	}
+	r = s.inherit(r)
+	r, changed := s.share(r, tags)
 	if len(tags) > 0 {
 		r.Tagged = time.Now().UTC()
 	}
@@ -182,11 +192,15 @@ func (s *Store) rename(r record, tags, digests []string) (losers []*entry, err e
 	if err != nil {
 		return nil, err
 	}
-	changed := []*entry{}
 	for _, l := range losers {
-		rest := l.record
-		rest.Tags = slices.DeleteFunc(slices.Clone(rest.Tags), func(t string) bool { return slices.Contains(tags, t) })
-		changed = append(changed, l.with(rest))
+		changed = slices.DeleteFunc(changed, func(c *entry) bool {
+			if c.record.ID != l.record.ID {
+				return false
+			}
+			l = c
+			return true
+		})
+		changed = append(changed, l.with(lose(l.record, r, tags)))
 	}
 	changed = append(changed, e)
 	if err := s.write(changed); err != nil {
@@ -205,10 +219,16 @@ func (e *entry) with(r record) *entry {
 
 // write writes the rows of entries and makes them visible. The caller holds change.
 func (s *Store) write(list []*entry) error {
+	poorer, stale := s.disown(list)
 	err := s.o.DB.Update(func(tx *state.Tx) error {
 		rows := s.rows.In(tx)
 		for _, e := range list {
 			if err := rows.Put(e.record.ID.String(), e.record); err != nil {
+				return err
+			}
+		}
+		for _, d := range poorer {
+			if err := rows.Put(d.ID.String(), d.record); err != nil {
 				return err
 			}
 		}
@@ -217,9 +237,11 @@ func (s *Store) write(list []*entry) error {
 	if err != nil {
 		return fmt.Errorf("write image: %w", err)
 	}
+	s.redamage(poorer)
 	for _, e := range list {
 		s.put(e)
 	}
+	s.sweep(stale, nil)
 	s.writeIndex()
 	return nil
 }
@@ -260,7 +282,11 @@ const annotationName = "io.containerd.image.name"
 // descriptors returns the manifest's descriptor for each of the tags, or once without a name.
 func (e *entry) descriptors(tags []string) []ocispec.Descriptor {
 	d := ocispec.Descriptor{MediaType: e.record.Manifest.MediaType, Digest: e.record.Manifest.Digest, Size: e.record.Manifest.Size}
-	d.Platform = &ocispec.Platform{OS: e.Image.Config.OS, Architecture: e.Image.Config.Architecture, Variant: e.Image.Config.Variant}
+	if e.Artifact != "" {
+		d.ArtifactType = e.Artifact
+	} else {
+		d.Platform = &ocispec.Platform{OS: e.Image.Config.OS, Architecture: e.Image.Config.Architecture, Variant: e.Image.Config.Variant}
+	}
 	if len(tags) == 0 {
 		return []ocispec.Descriptor{d}
 	}

@@ -20,14 +20,23 @@ func (s *Store) Remove(ctx context.Context, ref string, force, noPrune bool) ([]
 	s.change.Lock()
 	defer s.change.Unlock()
 	e, err := s.find(ref)
+	if d, ok := s.findDamaged(ref); ok && fault.Is(err, fault.NotFound) {
+		return s.removeDamaged(d, ref, force)
+	}
 	if err != nil {
 		return nil, err
 	}
 	rm := remover{s: s, force: force, prune: !noPrune, out: []wire.ImageDelete{}}
 	if e.isID(ref) {
-		err = rm.byID(e)
-	} else {
-		err = rm.byName(e, ref)
+		return rm.out, rm.all(e)
+	}
+	tag := tagOf(e, ref)
+	others := s.others(tag)
+	err = rm.byName(e, ref)
+	for _, o := range others {
+		if err == nil {
+			err = rm.dropOther(o, tag)
+		}
 	}
 	return rm.out, err
 }
@@ -74,6 +83,28 @@ func (rm *remover) byName(e *entry, ref string) error {
 		return rm.keep(e)
 	}
 	return rm.remove(e, true)
+}
+
+// all removes an image by its ID, and what its tags stand for beside it.
+func (rm *remover) all(e *entry) error {
+	var others []*entry
+	for _, t := range e.Tags {
+		others = append(others, rm.s.others(t)...)
+	}
+	tags := e.Tags
+	if err := rm.byID(e); err != nil {
+		return err
+	}
+	for _, o := range others {
+		for _, t := range tags {
+			if now := rm.s.byID(o.record.ID); now != nil && slices.Contains(now.Others, t) {
+				if err := rm.dropOther(now, t); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (rm *remover) byID(e *entry) (err error) {

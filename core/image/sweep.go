@@ -58,7 +58,7 @@ func (l *lease) end() {
 	l.blobs, l.chains = nil, nil
 }
 
-// referenced returns the blobs and chains of all images.
+// referenced returns the blobs and chains of all images, also of damaged ones.
 func (s *Store) referenced() (blobs, chains map[digest.Digest]bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -72,6 +72,17 @@ func (s *Store) referencedLocked() (blobs, chains map[digest.Digest]bool) {
 			blobs[d] = true
 		}
 		for _, l := range e.Layers {
+			chains[l.Chain] = true
+		}
+	}
+	for _, d := range s.damaged {
+		if d.torn {
+			continue
+		}
+		for _, b := range d.blobs() {
+			blobs[b] = true
+		}
+		for _, l := range d.Layers {
 			chains[l.Chain] = true
 		}
 	}

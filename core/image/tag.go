@@ -1,6 +1,10 @@
 package image
 
-import "context"
+import (
+	"context"
+
+	"github.com/opencontainers/go-digest"
+)
 
 // Tag gives an image another name, "x" is "x:latest". Another image that has the name loses it.
 func (s *Store) Tag(_ context.Context, source, target string) error {
@@ -18,6 +22,13 @@ func (s *Store) Tag(_ context.Context, source, target string) error {
 		if _, err := s.rename(e.record, []string{tag}, nil); err != nil {
 			return err
 		}
+	}
+	var others []digest.Digest
+	for _, o := range s.variants(e, source) {
+		others = append(others, o.record.ID)
+	}
+	if err := s.addOthers(others, tag); err != nil {
+		return err
 	}
 	s.tell("tag", e, e.record.ID.String(), familiarString(tag))
 	return nil

@@ -273,7 +273,7 @@ func allZero(p []byte) bool {
 func (u *unpacker) hardlink(base string, h *tar.Header) error {
 	target, err := cleanPath(h.Linkname)
 	if err != nil {
-		return fault.New(fault.Invalid, "hard link to %q: %w", h.Linkname, err)
+		return fault.New(fault.Invalid, "hard link to %q: %w", brief(h.Linkname), err)
 	}
 	p, err := cleanPath(h.Name)
 	if err != nil {
@@ -309,9 +309,9 @@ func (u *unpacker) linkTarget(target string) (int, string, error) {
 	case errors.Is(err, unix.ENOENT):
 		return -1, "", nil
 	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.ELOOP):
-		return -1, "", fault.New(fault.Invalid, "hard link to %q: it leads out of the layer", target)
+		return -1, "", fault.New(fault.Invalid, "hard link to %q: it leads out of the layer", brief(target))
 	case err != nil:
-		return -1, "", fmt.Errorf("hard link to %q: %w", target, err)
+		return -1, "", fmt.Errorf("hard link to %q: %w", brief(target), err)
 	}
 	var st unix.Stat_t
 	err = unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -322,7 +322,7 @@ func (u *unpacker) linkTarget(target string) (int, string, error) {
 		return -1, "", err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR || isWhiteout(&st) {
-		return -1, "", fault.New(fault.Invalid, "hard link to %q: it is not a file", target)
+		return -1, "", fault.New(fault.Invalid, "hard link to %q: it is not a file", brief(target))
 	}
 	fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	return fd, name, err
@@ -377,15 +377,22 @@ func setTimes(fd int, base string, times [2]unix.Timespec) error {
 
 const paxXattr = "SCHILY.xattr."
 
+// maxXattrNames is XATTR_LIST_MAX of linux/limits.h: more names than that cannot be listed, listxattr(2).
+const maxXattrNames = 64 << 10
+
 // setXattrs sets the extended attributes that the tar has for the file.
 func setXattrs(fd int, base string, h *tar.Header) error {
+	names := 0
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, paxXattr)
 		if !ok {
 			continue
 		}
+		if names += len(name) + 1; names > maxXattrNames {
+			return fault.New(fault.Invalid, "the names of its attributes have more than %d bytes", maxXattrNames)
+		}
 		if strings.HasPrefix(name, overlayXattrs) {
-			return fault.New(fault.Invalid, "its attribute %s would change what the overlay shows", name)
+			return fault.New(fault.Invalid, "its attribute %q would change what the overlay shows", brief(name))
 		}
 		err := unix.Lsetxattr(procPath(fd)+"/"+base, name, []byte(value), 0)
 		// A filesystem without such attributes, or one that keeps user.* to files and directories,
@@ -394,7 +401,7 @@ func setXattrs(fd int, base string, h *tar.Header) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("set its attribute %s: %w", name, err)
+			return fmt.Errorf("set its attribute %q: %w", brief(name), err)
 		}
 	}
 	return nil

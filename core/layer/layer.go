@@ -14,7 +14,7 @@
 //
 //	overlay2/
 //	  <chain ID's hex>/layer.json   what the layer is; a directory with it is whole
-//	  <chain ID's hex>/diff/        its files
+//	  <chain ID's hex>/diff/        its files; a link to where they are shown, see lazy.go
 //	  <chain ID's hex>/init/        mount points for the engine's own mounts, see initLayer
 //	  <snapshot>/lower              symbolic link to the chain ID it stands on, not a path
 //	  <snapshot>/{diff,work}/       the overlay's upper and work directories
@@ -81,7 +81,7 @@ type Limits struct {
 	Names   int64 // bytes of all names together, some of which are remembered
 }
 
-var defaultLimits = Limits{Bytes: 1 << 37, Entries: 8 << 20, Names: 1 << 29}
+var defaultLimits = Limits{Bytes: 1 << 37, Entries: 4 << 20, Names: 1 << 28}
 
 // Store keeps layers and snapshots in a directory. Its methods may be called in parallel.
 type Store struct {
@@ -90,6 +90,8 @@ type Store struct {
 	log    *slog.Logger
 	limits Limits
 	suffix string // overlay options that this kernel needs, see kernelOptions
+
+	release func(chain digest.Digest) // see OnRelease; nil: nobody is told
 
 	mu        sync.Mutex
 	layers    map[digest.Digest]*layerState
@@ -147,6 +149,7 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 	if err := os.Chmod(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open layer store: %w", err)
 	}
+	spread(filepath.Join(root, tmpDir))
 	s.layers[""] = &layerState{Layer: Layer{Link: "0"}}
 	s.links["0"] = true
 	if err := s.link("0", emptyDir); err != nil {

@@ -48,12 +48,16 @@ func (s *Store) dropUser(chain digest.Digest) {
 
 // drop removes a layer without users; the user that it is of its parent is the caller's to take away.
 func (s *Store) drop(l *layerState) error {
+	shown := isShown(s.dir(l.ChainID))
 	if err := s.discard(s.dir(l.ChainID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove layer %s: %w", l.ChainID, err)
 	}
 	s.unlink(l.Link)
 	delete(s.links, l.Link)
 	delete(s.layers, l.ChainID)
+	if shown && s.release != nil {
+		s.removals.Go(func() { s.release(l.ChainID) })
+	}
 	return nil
 }
 
@@ -76,6 +80,26 @@ func (s *Store) Release(_ context.Context, chain digest.Digest) error {
 	}
 	s.dropUser(l.Parent)
 	return nil
+}
+
+// Distrust forgets layers whose files may not be whole, whoever stands on them, and leaves their directories to
+// Reconcile. A snapshot on one of them has no layer below it until the same layer is made again. It is for
+// the start of the daemon.
+func (s *Store) Distrust(chains []digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, chain := range chains {
+		l, ok := s.layers[chain]
+		if !ok || chain == "" {
+			continue
+		}
+		s.log.Warn("layer may not be whole and is left out", "layer", chain)
+		s.use(l.Parent, -1)
+		s.unlink(l.Link)
+		delete(s.links, l.Link)
+		delete(s.layers, chain)
+		s.garbage = append(s.garbage, chain.Encoded())
+	}
 }
 
 // Reconcile removes what nobody speaks for: snapshots whose key is not in keys, layers that are not

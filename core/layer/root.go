@@ -119,9 +119,9 @@ func (r *root) parent(p string, made func(dir string)) (int, string, error) {
 	}
 	switch {
 	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.ELOOP):
-		err = fault.New(fault.Invalid, "its directory %q is a link that leads out of the layer", dir)
+		err = fault.New(fault.Invalid, "its directory %q is a link that leads out of the layer", brief(dir))
 	case errors.Is(err, unix.ENOTDIR):
-		err = fault.New(fault.Invalid, "%q is not a directory", dir)
+		err = fault.New(fault.Invalid, "%q is not a directory", brief(dir))
 	}
 	return fd, base, err
 }
@@ -134,7 +134,7 @@ func (r *root) makeDirs(p string, made func(dir string)) (int, error) {
 	switch err := unix.Mkdirat(fd, base, 0o755); {
 	case errors.Is(err, unix.EEXIST):
 		// It exists and yet could not be opened: a link into nothing.
-		return -1, fault.New(fault.Invalid, "its directory %q is a link to a directory that is not there", p)
+		return -1, fault.New(fault.Invalid, "its directory %q is a link to a directory that is not there", brief(p))
 	case err != nil:
 		return -1, err
 	}

@@ -67,7 +67,13 @@ func (st *Staged) publish(l Layer) (Layer, error) {
 		return Layer{}, fmt.Errorf("commit layer: %w", err)
 	}
 	st.dir = ""
-	s.layers[l.ChainID] = &layerState{Layer: l}
+	made := &layerState{Layer: l}
+	for _, chain := range s.snapshots {
+		if chain == l.ChainID { // it has lost this layer once, see Distrust
+			made.users++
+		}
+	}
+	s.layers[l.ChainID] = made
 	return l, nil
 }
 
@@ -98,9 +104,12 @@ func (st *Staged) rename(l Layer) error {
 // settle decides what a layer tar leaves to the layers below it: the attributes of directories that
 // the tar does not describe, hard links to lower files, and an opaque root directory.
 func (st *Staged) settle(ctx context.Context, parent digest.Digest) error {
+	if st.shown != nil {
+		return st.settleShown(ctx, parent)
+	}
 	if parent == "" {
 		for name, target := range st.borrowed {
-			return fault.New(fault.Invalid, "%q: hard link to %q: there is no such file", name, target)
+			return fault.New(fault.Invalid, "%q: hard link to %q: there is no such file", brief(name), brief(target))
 		}
 		return nil
 	}
@@ -119,7 +128,7 @@ func (st *Staged) settle(ctx context.Context, parent digest.Digest) error {
 			return err
 		}
 		if err := st.borrow(root, below, name, st.borrowed[name]); err != nil {
-			return fmt.Errorf("%q: %w", name, err)
+			return fmt.Errorf("%q: %w", brief(name), err)
 		}
 	}
 	if st.hideRoot {
@@ -127,13 +136,16 @@ func (st *Staged) settle(ctx context.Context, parent digest.Digest) error {
 			return fmt.Errorf("opaque root: %w", err)
 		}
 	}
+	if err := setDirTimes(root, st.times); err != nil {
+		return err
+	}
 	// Children before their parents: what is made in a directory changes its time.
 	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(st.implied))) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if err := inherit(root, below, dir); err != nil {
-			return fmt.Errorf("%q: %w", dir, err)
+			return fmt.Errorf("%q: %w", brief(dir), err)
 		}
 	}
 	return nil
@@ -168,11 +180,11 @@ func (st *Staged) borrow(root *root, below *stack, name, target string) error {
 		return err
 	}
 	if lower == nil {
-		return fault.New(fault.Invalid, "hard link to %q: there is no such file", target)
+		return fault.New(fault.Invalid, "hard link to %q: there is no such file", brief(target))
 	}
 	defer lower.close()
 	if lower.isDir() {
-		return fault.New(fault.Invalid, "hard link to %q: it is a directory", target)
+		return fault.New(fault.Invalid, "hard link to %q: it is a directory", brief(target))
 	}
 	imply := func(dir string) { st.implied[dir] = true }
 	fd, base, err := root.parent(target, imply)
@@ -180,7 +192,7 @@ func (st *Staged) borrow(root *root, below *stack, name, target string) error {
 		return err
 	}
 	if err := copyFile(lower, fd, base); err != nil && !errors.Is(err, unix.EEXIST) { // by another link
-		return fmt.Errorf("hard link to %q: %w", target, err)
+		return fmt.Errorf("hard link to %q: %w", brief(target), err)
 	}
 	st.Size += lower.st.Size
 	from, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)

@@ -102,7 +102,7 @@ func (s *Store) makeSnapshot(name string, chain digest.Digest) ([]mount.Mount, e
 	// The root directory of the overlay is the upper one, so the image's owner and mode of "/" must
 	// be repeated on it.
 	var st unix.Stat_t
-	if err := unix.Lstat(filepath.Join(s.dir(chain), "diff"), &st); err != nil {
+	if err := unix.Stat(filepath.Join(s.dir(chain), "diff"), &st); err != nil {
 		return nil, fmt.Errorf("layer %s: %w", chain, err)
 	}
 	if st.Uid != 0 || st.Gid != 0 {

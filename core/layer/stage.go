@@ -29,6 +29,9 @@ type Staged struct {
 	implied  map[string]bool   // directories that the tar did not describe
 	borrowed map[string]string // hard links to files that are not in this layer: name to target
 	hideRoot bool              // the root directory is opaque
+	times    []dirTime         // of its directories, when settling will make something in them
+
+	shown *Shown // its files are elsewhere, see lazy.go
 }
 
 // maxTrailer bounds what follows the end of an archive: archivers fill up a block, of 10 KiB in
@@ -68,7 +71,7 @@ func (s *Store) Stage(ctx context.Context, r io.Reader) (_ *Staged, err error) {
 	ahead := readAhead(ctx, io.TeeReader(r, sum))
 	defer ahead.stop()
 	u := &unpacker{Staged: st, root: root, limits: s.limits, buf: make([]byte, 256<<10), removed: map[string]bool{}}
-	if err := u.unpack(ctx, tar.NewReader(ahead)); err != nil {
+	if err := u.unpack(ctx, &allowance{r: ahead}); err != nil {
 		return nil, err
 	}
 	// What follows the end of the archive belongs to the layer's digest.
@@ -94,6 +97,9 @@ func (st *Staged) Discard() {
 	}
 	dir := st.dir
 	st.dir = ""
+	if st.shown != nil && st.shown.Release != nil {
+		st.shown.Release()
+	}
 	st.store.removals.Go(func() {
 		if err := os.RemoveAll(dir); err != nil {
 			st.store.log.Warn("remove directory", "path", dir, "error", err)
@@ -133,11 +139,36 @@ type dirTime struct {
 	times [2]unix.Timespec
 }
 
-func (u *unpacker) unpack(ctx context.Context, r *tar.Reader) error {
-	for {
+// maxHeaders bounds what describes one entry: archive/tar takes records of at most 1 MiB of each kind, but as many
+// of them as come.
+const maxHeaders = 8 << 20
+
+// allowance ends an archive that says more of an entry than there is to say.
+type allowance struct {
+	r    io.Reader
+	left int64
+}
+
+func (a *allowance) Read(p []byte) (int, error) {
+	if a.left <= 0 {
+		return 0, fault.New(fault.Invalid, "an entry has more than %d bytes of headers", maxHeaders)
+	}
+	n, err := a.r.Read(p[:min(int64(len(p)), a.left)])
+	a.left -= int64(n)
+	return n, err
+}
+
+func (u *unpacker) unpack(ctx context.Context, in *allowance) error {
+	r := tar.NewReader(in)
+	for size := int64(0); ; {
+		// What is left of the entry before, its padding, and what describes the next one.
+		in.left = size + maxHeaders
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return u.setDirTimes()
+			if len(u.borrowed) > 0 || u.hideRoot {
+				u.Staged.times = u.times
+			}
+			return setDirTimes(u.root, u.times)
 		}
 		if err != nil {
 			return fmt.Errorf("unpack layer: %w", readError(err))
@@ -145,9 +176,11 @@ func (u *unpacker) unpack(ctx context.Context, r *tar.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		size = h.Size
+		in.left = size + maxHeaders
 		u.names += int64(len(h.Name) + len(h.Linkname))
 		if err := u.entry(h, r); err != nil {
-			return fmt.Errorf("unpack layer: %q: %w", h.Name, readError(err))
+			return fmt.Errorf("unpack layer: %q: %w", brief(h.Name), readError(err))
 		}
 		if u.entries++; u.entries > u.limits.Entries || u.names > u.limits.Names {
 			return fault.New(fault.Invalid, "unpack layer: it has more than %d entries, or %d bytes of names", u.limits.Entries, u.limits.Names)
@@ -155,18 +188,28 @@ func (u *unpacker) unpack(ctx context.Context, r *tar.Reader) error {
 	}
 }
 
-// readError gives a broken archive its class; the errors of the stream below pass through.
+// brief is a name for an error: an archive can have names of a mebibyte.
+func brief(name string) string {
+	const most = 256
+	if len(name) <= most {
+		return name
+	}
+	return name[:most] + "..."
+}
+
+// readError gives a broken archive, and one whose names no filesystem takes, its class; the errors of the stream below
+// pass through.
 func readError(err error) error {
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ENAMETOOLONG) {
 		return fault.As(fault.Invalid, err)
 	}
 	return err
 }
 
 // setDirTimes runs after the last entry: what is made in a directory changes its time.
-func (u *unpacker) setDirTimes() error {
-	for _, d := range u.times {
-		fd, err := u.root.dir(d.path)
+func setDirTimes(root *root, times []dirTime) error {
+	for _, d := range times {
+		fd, err := root.dir(d.path)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			continue // a later entry replaced it
 		}

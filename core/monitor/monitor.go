@@ -32,11 +32,13 @@
 package monitor
 
 import (
+	"net/netip"
 	"os"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/sampan-project/sampan/core/monitor/journal"
 	"github.com/sampan-project/sampan/core/mount"
 )
 
@@ -49,9 +51,11 @@ type Config struct {
 	RootMounts []mount.Mount `json:"rootMounts,omitempty"`
 	NetNS      *os.File      `json:"-"` // the network namespace, over the spec's; nil: as the spec says
 	Hold       []*os.File    `json:"-"` // kept open until Delete: sockets that reserve published ports
-	Log        LogConfig     `json:"log"`
-	OpenStdin  bool          `json:"openStdin,omitempty"` // without it stdin is /dev/null
-	StdinOnce  bool          `json:"stdinOnce,omitempty"` // the first attached client that ends its input ends the container's
+	// Forward is, for each of Hold, whither the monitor carries what reaches the socket itself; zero: nowhere.
+	Forward   []netip.AddrPort `json:"forward,omitempty"`
+	Log       LogConfig        `json:"log"`
+	OpenStdin bool             `json:"openStdin,omitempty"` // without it stdin is /dev/null
+	StdinOnce bool             `json:"stdinOnce,omitempty"` // the first attached client that ends its input ends the container's
 
 	// ConsoleHeight and ConsoleWidth are the first size of the terminal; 0: as the spec says.
 	ConsoleHeight uint16 `json:"consoleHeight,omitempty"`
@@ -59,6 +63,9 @@ type Config struct {
 
 	// ClampDefaults is the runtime's: limits that the host does not permit are lowered, not refused.
 	ClampDefaults bool `json:"clampDefaults,omitempty"`
+	// SystemdCgroup: systemd makes the cgroup, and the spec's cgroupsPath is slice:prefix:name. It is said of
+	// each container, as a monitor lives on when a daemon with another driver comes.
+	SystemdCgroup bool `json:"systemdCgroup,omitempty"`
 }
 
 // LogConfig says where the output of a container is kept.
@@ -67,8 +74,9 @@ type LogConfig struct {
 	// two that send the output elsewhere, what has a Path is kept in it too, so that it can be read here.
 	Driver     string            `json:"driver"`
 	Path       string            `json:"path,omitempty"`
-	MaxSize    int64             `json:"maxSize,omitempty"` // bytes a file may have before it is rotated; 0: no bound
-	MaxFile    int               `json:"maxFile,omitempty"` // files that are kept, this one included; 0 is 1
+	MaxSize    int64             `json:"maxSize,omitempty"`  // bytes a file may have before it is rotated; 0: no bound
+	MaxFile    int               `json:"maxFile,omitempty"`  // files that are kept, this one included; 0 is 1
+	Compress   bool              `json:"compress,omitempty"` // pack files that are rotated
 	Attributes map[string]string `json:"attributes,omitempty"`
 
 	// Buffer is how many bytes of output may wait for a slow log before it loses entries; 0: none, the
@@ -77,6 +85,7 @@ type LogConfig struct {
 
 	Address  string            `json:"address,omitempty"`  // syslog: as Docker's syslog-address; "" is /dev/log
 	Facility int               `json:"facility,omitempty"` // syslog: RFC 5424, section 6.2.1
+	TLS      *journal.TLS      `json:"tls,omitempty"`      // syslog at a tcp+tls address
 	Format   string            `json:"format,omitempty"`   // syslog: rfc3164, rfc5424, rfc5424micro; "" is the one for /dev/log
 	Tag      string            `json:"tag,omitempty"`
 	Fields   map[string]string `json:"fields,omitempty"` // journald: of every entry

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"sync"
 
@@ -136,6 +137,12 @@ func (c *Client) Pause(ctx context.Context, id string) error {
 // Resume ends Pause.
 func (c *Client) Resume(ctx context.Context, id string) error {
 	_, err := c.call(ctx, protocol.Request{Verb: protocol.Resume, ID: id}, nil, nil)
+	return err
+}
+
+// Forward gives the sockets that the monitor serves for a container other targets: Config.Forward anew.
+func (c *Client) Forward(ctx context.Context, id string, targets []netip.AddrPort) error {
+	_, err := c.call(ctx, protocol.Request{Verb: protocol.Forward, ID: id}, targets, nil)
 	return err
 }
 

@@ -39,7 +39,10 @@ type Sandbox struct {
 	NetNS *os.File // nil for host; the caller closes it when the monitor has it
 	// Hold are the sockets that reserve the published ports: they go to the monitor, and the
 	// caller closes its own.
-	Hold       []*os.File
+	Hold []*os.File
+	// Forward is, for each of Hold, whither the monitor carries what reaches the socket itself, as no
+	// rule of the kernel does: the zero is nowhere. It changes with the networks of the container.
+	Forward    []netip.AddrPort
 	Settings   wire.NetworkSettings
 	ResolvConf []byte // contents for /etc/resolv.conf and /etc/hosts of the container
 	Hosts      []byte
@@ -95,7 +98,7 @@ func (m *Manager) Join(ctx context.Context, r JoinRequest) (_ *Sandbox, err erro
 	if err := m.bringUp(ctx, sb, rec); err != nil {
 		return nil, err
 	}
-	joined := &Sandbox{Hold: hold, Hosts: hosts, ResolvConf: m.resolvConf(rec), Settings: m.Settings(rec.ContainerID)}
+	joined := &Sandbox{Hold: hold, Forward: forwards(rec), Hosts: hosts, ResolvConf: m.resolvConf(rec), Settings: m.Settings(rec.ContainerID)}
 	if sb.ns != nil {
 		if joined.NetNS, err = duplicate(sb.ns); err != nil {
 			return nil, err

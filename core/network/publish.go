@@ -49,7 +49,7 @@ func (m *Manager) publish(ctx context.Context, sb *sandbox, r JoinRequest) (hold
 		}
 	}()
 	for _, p := range wanted {
-		addresses, err := out.choose(p.hostIP)
+		addresses, err := out.choose(p.protocol, p.hostIP)
 		if err != nil {
 			return hold, err
 		}
@@ -93,11 +93,13 @@ func (m *Manager) outlets(sb *sandbox) (list outlets) {
 }
 
 // choose returns the host's addresses for a publication: the one that was given, that of the
-// network, or all of the families that the container has.
-func (list outlets) choose(given netip.Addr) ([]netip.Addr, error) {
+// network, or all of the families that lead to the container. From IPv6 that is every container: the
+// monitor forwards what the kernel cannot translate.
+func (list outlets) choose(protocol string, given netip.Addr) ([]netip.Addr, error) {
+	forwarded := protocol != "sctp" && !slices.ContainsFunc(list, func(o outlet) bool { return o.v6 })
 	if given.IsValid() {
 		for _, o := range list {
-			if o.v6 == given.Is6() {
+			if o.v6 == given.Is6() || given.Is6() && forwarded {
 				return []netip.Addr{given}, nil
 			}
 		}
@@ -108,6 +110,9 @@ func (list outlets) choose(given netip.Addr) ([]netip.Addr, error) {
 		switch {
 		case !o.publish.IsValid() || o.publish.IsUnspecified():
 			addresses = append(addresses, map[bool]netip.Addr{false: netip.IPv4Unspecified(), true: netip.IPv6Unspecified()}[o.v6])
+			if forwarded && port.HostHasIPv6() {
+				addresses = append(addresses, netip.IPv6Unspecified())
+			}
 		case o.publish.Is6() == o.v6:
 			addresses = append(addresses, o.publish)
 		}
@@ -116,6 +121,42 @@ func (list outlets) choose(given netip.Addr) ([]netip.Addr, error) {
 		return nil, fault.New(fault.Invalid, "cannot publish on %s: the container has no address of its family", list[0].publish)
 	}
 	return addresses, nil
+}
+
+// forwards are, for each of the record's ports, whither what no rule translates is carried: from an
+// IPv6 address of the host to the container's of that family, or else to its IPv4 address.
+func forwards(rec record) []netip.AddrPort {
+	carried := func(p Port) bool { return p.HostAddress.Is6() && p.Protocol != "sctp" }
+	if !slices.ContainsFunc(rec.Ports, carried) {
+		return nil
+	}
+	to := reachedAt(rec, true)
+	if !to.IsValid() {
+		to = reachedAt(rec, false)
+	}
+	targets := make([]netip.AddrPort, len(rec.Ports))
+	for i, p := range rec.Ports {
+		if carried(p) && to.IsValid() {
+			targets[i] = netip.AddrPortFrom(to, p.ContainerPort)
+		}
+	}
+	return targets
+}
+
+// reachedAt is the container's address behind the family's published ports.
+func reachedAt(rec record, v6 bool) netip.Addr {
+	of := func(a netip.Addr) bool { return a.Is6() == v6 }
+	for _, ep := range rec.Endpoints {
+		if !slices.ContainsFunc(ep.Gateways, of) {
+			continue
+		}
+		for _, a := range ep.Addresses {
+			if of(a.Addr()) {
+				return a.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 // publications reads the ports of a request: those that name a host port first, so that none of

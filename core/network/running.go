@@ -192,5 +192,5 @@ func (m *Manager) contents(rec record) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sandbox{Settings: m.Settings(rec.ContainerID), Hosts: hosts, ResolvConf: m.resolvConf(rec)}, nil
+	return &Sandbox{Forward: forwards(rec), Settings: m.Settings(rec.ContainerID), Hosts: hosts, ResolvConf: m.resolvConf(rec)}, nil
 }

@@ -18,23 +18,15 @@ func (m *Manager) Settings(containerID string) wire.NetworkSettings {
 	return settings(sb.record)
 }
 
-// Outline is Settings without the endpoints: only the names of the networks, and the ports. A list of a thousand
-// containers asks for no more.
-func (m *Manager) Outline(containerID string) wire.NetworkSettings {
+// Ports are those of Settings alone. A list of a thousand containers asks for no more.
+func (m *Manager) Ports(containerID string) map[string][]wire.PortBinding {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	sb := m.joined[containerID]
-	if sb == nil {
-		return wire.NetworkSettings{}
+	if sb == nil || len(sb.record.Ports)+len(sb.record.Exposed) == 0 {
+		return nil
 	}
-	s := wire.NetworkSettings{Networks: make(map[string]*wire.EndpointSettings, len(sb.record.Endpoints))}
-	if len(sb.record.Ports)+len(sb.record.Exposed) > 0 {
-		s.Ports = portMap(sb.record)
-	}
-	for _, ep := range sb.record.Endpoints {
-		s.Networks[ep.Network] = nil
-	}
-	return s
+	return portMap(sb.record)
 }
 
 func settings(rec record) wire.NetworkSettings {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -21,6 +22,8 @@ const (
 	attempts = 5
 	// stalled is how long a registry may be silent in the middle of a blob.
 	stalled = 60 * time.Second
+	// firstWait is how long a download waits before its connection is made again; it doubles each time.
+	firstWait = time.Second
 )
 
 // Blob opens a blob of the image. The stream ends with io.EOF only when it had the size and the
@@ -29,10 +32,26 @@ func (i *Image) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, 
 	if err := d.Digest.Validate(); err != nil {
 		return nil, fault.New(fault.Invalid, "digest %q: %w", d.Digest, err)
 	}
+	return i.stream(ctx, d, 0, d.Digest.Algorithm().Hash())
+}
+
+// Rest is Blob for a caller that has the first bytes of the blob already, or none, and verifies the digest of the
+// whole by itself: the stream has the size of what is missing, and its content is not looked at.
+func (i *Image) Rest(ctx context.Context, d ocispec.Descriptor, from int64) (io.ReadCloser, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, fault.New(fault.Invalid, "digest %q: %w", d.Digest, err)
+	}
+	return i.stream(ctx, d, from, nil)
+}
+
+func (i *Image) stream(ctx context.Context, d ocispec.Descriptor, from int64, hash hash.Hash) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	b := &blob{
-		ctx: ctx, cancel: cancel, image: i, want: d,
-		hash: d.Digest.Algorithm().Hash(), wait: time.Second,
+		ctx: ctx, cancel: cancel, image: i, want: d, size: from,
+		hash: hash, wait: i.repo.wait,
+	}
+	if from > 0 && from == d.Size {
+		return b, nil // Read finds that nothing is missing
 	}
 	if err := b.open(); err != nil {
 		cancel(nil)
@@ -60,7 +79,7 @@ type blob struct {
 	cancel context.CancelCauseFunc
 	image  *Image
 	want   ocispec.Descriptor
-	hash   hash.Hash
+	hash   hash.Hash // nil: the content is not looked at
 	body   io.ReadCloser
 	size   int64
 	broken int
@@ -68,7 +87,7 @@ type blob struct {
 	err    error // what every further read returns
 }
 
-var errStalled = errors.New("the registry has sent nothing for a minute")
+var errStalled = errors.New("the registry has sent nothing for too long")
 
 // open asks for the blob from where the stream is.
 func (b *blob) open() error {
@@ -77,11 +96,15 @@ func (b *blob) open() error {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", b.size))
 		states = append(states, http.StatusPartialContent)
 	}
-	resp, err := b.image.repo.do(b.ctx, http.MethodGet, b.image.repo.url("blobs", b.want.Digest.String()), header, states...)
+	address := b.image.repo.url("blobs", b.want.Digest.String())
+	resp, err := b.image.repo.do(b.ctx, http.MethodGet, address, header, states...)
+	if answer := (*transport.Error)(nil); b.size > 0 && errors.As(err, &answer) && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		resp, err = b.image.repo.do(b.ctx, http.MethodGet, address, nil, http.StatusOK) // it is particular about ranges
+	}
 	if err != nil {
 		return err
 	}
-	if n := resp.ContentLength; b.size == 0 && n >= 0 && n != b.want.Size {
+	if n := resp.ContentLength; resp.StatusCode == http.StatusOK && n >= 0 && n != b.want.Size {
 		resp.Body.Close()
 		return fault.New(fault.Invalid, "blob %s: expected %d bytes, the registry has %d", b.want.Digest, b.want.Size, n)
 	}
@@ -113,11 +136,14 @@ func (b *blob) Read(p []byte) (int, error) {
 
 // readSome reads once. A silent connection is cut.
 func (b *blob) readSome(p []byte) (int, error) {
+	if b.size == b.want.Size && b.body == nil {
+		return 0, io.EOF
+	}
 	if b.body == nil {
 		return 0, io.ErrUnexpectedEOF
 	}
 	body := b.body
-	watch := time.AfterFunc(stalled, func() { body.Close() })
+	watch := time.AfterFunc(b.image.repo.stalled, func() { body.Close() })
 	n, err := body.Read(p)
 	if !watch.Stop() && n == 0 {
 		err = errStalled
@@ -130,12 +156,17 @@ func (b *blob) readSome(p []byte) (int, error) {
 		b.err = fault.New(fault.Invalid, "blob %s: expected %d bytes, the registry sends more", b.want.Digest, b.want.Size)
 		return 0, b.err
 	}
-	b.hash.Write(p[:n])
-	b.broken, b.wait = 0, time.Second
+	if b.hash != nil {
+		b.hash.Write(p[:n])
+	}
+	b.broken, b.wait = 0, b.image.repo.wait
 	return n, nil // an error with bytes comes again with the next read
 }
 
 func (b *blob) verify() error {
+	if b.hash == nil {
+		return io.EOF
+	}
 	if got := digest.NewDigest(b.want.Digest.Algorithm(), b.hash); got != b.want.Digest {
 		return fault.New(fault.Invalid, "filesystem layer verification failed for digest %s: its content has digest %s", b.want.Digest, got)
 	}

@@ -99,6 +99,7 @@ type repository struct {
 	http  *http.Client
 
 	uploads, attempts int // of the rules at that time
+	stalled, wait     time.Duration
 }
 
 // connect asks the endpoint how it wants to be spoken to, and for a token where it gives out tokens.
@@ -112,7 +113,7 @@ func (c *Client) connect(ctx context.Context, named reference.Named, at endpoint
 		return nil, err
 	}
 	r := c.rules.Load()
-	return &repository{endpoint: at, named: named, name: repo, round: round, http: &http.Client{Transport: round}, uploads: r.uploads, attempts: r.attempts}, nil
+	return &repository{endpoint: at, named: named, name: repo, round: round, http: &http.Client{Transport: round}, uploads: r.uploads, attempts: r.attempts, stalled: r.stalled, wait: r.wait}, nil
 }
 
 func repositoryName(named reference.Named, at endpoint) (name.Repository, error) {
@@ -133,7 +134,7 @@ func (c *Client) transport(at endpoint) http.RoundTripper {
 	if at.plain {
 		t = c.trusting
 	}
-	return transport.NewUserAgent(transport.NewRetry(t), "sampan/"+wire.Release)
+	return transport.NewUserAgent(&patient{transport.NewRetry(t)}, "sampan/"+wire.Release)
 }
 
 // guard refuses plain HTTP. Without it an address of a private network would be tried in plain HTTP

@@ -120,7 +120,10 @@ func oneLine(s string) string {
 // otherError is for what failed before there was an answer: the network, TLS, the context.
 func otherError(err error) error {
 	var u *url.Error
+	var often refused
 	switch {
+	case errors.As(err, &often):
+		return often.error
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &u):
 		return err
 	case errors.As(err, &u):

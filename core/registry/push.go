@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -33,6 +35,9 @@ type PushRequest struct {
 	Raw       []byte
 	MediaType string
 	Blobs     Blobs
+	// Sources returns repositories ("registry.example/team/app") that may have a blob, so that the registry can
+	// mount it from there (distribution-spec, "Mounting a blob from another repository"); nil: none.
+	Sources func(d digest.Digest) []string
 }
 
 // uploads is how many blobs are pushed at once, as Docker's max-concurrent-uploads.
@@ -61,7 +66,7 @@ func (c *Client) Push(ctx context.Context, ref string, r PushRequest, auth *wire
 	if err != nil {
 		return ocispec.Descriptor{}, pushError(named, at, err)
 	}
-	p := pusher{repo: repo, blobs: r.Blobs, progress: progress}
+	p := pusher{repo: repo, blobs: r.Blobs, sources: r.Sources, progress: progress}
 	if progress == nil {
 		p.progress = func(wire.Message) {}
 	}
@@ -76,8 +81,9 @@ func (c *Client) Push(ctx context.Context, ref string, r PushRequest, auth *wire
 }
 
 type pusher struct {
-	repo  *repository
-	blobs Blobs
+	repo    *repository
+	blobs   Blobs
+	sources func(d digest.Digest) []string
 
 	mu       sync.Mutex
 	progress func(wire.Message)
@@ -136,11 +142,38 @@ func (p *pusher) upload(ctx context.Context, remotes *remote.Pusher, d ocispec.D
 	if err != nil {
 		return err
 	}
-	if err := remotes.Upload(ctx, p.repo.name, b); err != nil {
-		return err
+	source, mountable := p.source(d.Digest)
+	if !mountable {
+		err = remotes.Upload(ctx, p.repo.name, b)
+	} else {
+		err = remotes.Upload(ctx, p.repo.name, &remote.MountableLayer{Layer: b, Reference: source.Tag("latest")})
 	}
-	state(wire.Message{Status: "Pushed"})
+	switch {
+	case err != nil:
+		return err
+	case mountable && !b.opened.Load():
+		state(wire.Message{Status: "Mounted from " + source.RepositoryStr()})
+	default:
+		state(wire.Message{Status: "Pushed"})
+	}
 	return nil
+}
+
+// source finds another repository of the same registry that may have the blob.
+func (p *pusher) source(d digest.Digest) (name.Repository, bool) {
+	if p.sources == nil {
+		return name.Repository{}, false
+	}
+	for _, given := range p.sources(d) {
+		named, err := reference.ParseNormalizedNamed(given)
+		if err != nil || reference.Domain(named) != reference.Domain(p.repo.named) || reference.Path(named) == reference.Path(p.repo.named) {
+			continue
+		}
+		if repo, err := repositoryName(named, p.repo.endpoint); err == nil {
+			return repo, true
+		}
+	}
+	return name.Repository{}, false
 }
 
 // has reports whether the registry has the blob. An error is no: the upload says what is wrong.
@@ -159,6 +192,8 @@ type localBlob struct {
 	d     ocispec.Descriptor
 	hash  v1.Hash
 	sent  func(int64)
+	// opened says that its bytes were asked for.
+	opened atomic.Bool
 }
 
 func newLocalBlob(blobs Blobs, d ocispec.Descriptor, sent func(int64)) (*localBlob, error) {
@@ -166,7 +201,7 @@ func newLocalBlob(blobs Blobs, d ocispec.Descriptor, sent func(int64)) (*localBl
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "digest %q: %w", d.Digest, err)
 	}
-	return &localBlob{blobs, d, h, sent}, nil
+	return &localBlob{blobs: blobs, d: d, hash: h, sent: sent}, nil
 }
 
 func (b *localBlob) Digest() (v1.Hash, error)             { return b.hash, nil }
@@ -177,6 +212,7 @@ func (b *localBlob) Uncompressed() (io.ReadCloser, error) { return b.Compressed(
 
 // Compressed opens the blob as it is stored; an upload that is tried again opens it again.
 func (b *localBlob) Compressed() (io.ReadCloser, error) {
+	b.opened.Store(true)
 	r, err := b.blobs.Get(b.d.Digest)
 	if err != nil {
 		return nil, err

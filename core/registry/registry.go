@@ -9,7 +9,7 @@
 //
 // connect.go makes the HTTP client of one repository (mirrors, plain HTTP, authentication), platform.go
 // chooses from an index, blob.go resumes broken downloads, push.go uploads, login.go and search.go ask
-// the rest, errors.go has the words.
+// the rest, patience.go waits for whoever was asked too often, errors.go has the words.
 package registry
 
 import (
@@ -21,7 +21,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/distribution/reference"
 
@@ -47,6 +49,7 @@ type Client struct {
 	log      *slog.Logger
 	verified http.RoundTripper
 	trusting http.RoundTripper // of insecure registries: any certificate will do
+	signing  sync.Mutex        // held while signatures beside an image are changed
 }
 
 // rules are what Reload replaces.
@@ -56,6 +59,8 @@ type rules struct {
 	blocks   []netip.Prefix  // insecure, by address
 	uploads  int
 	attempts int
+	stalled  time.Duration
+	wait     time.Duration
 }
 
 // mirror is a registry that has another one's images.
@@ -76,7 +81,7 @@ func New(o Options) *Client {
 
 // Reload replaces the options, all but the logger, for what is asked from now on.
 func (c *Client) Reload(o Options) {
-	r := &rules{mirrors: map[string][]mirror{}, hosts: map[string]bool{}, uploads: cmp.Or(o.Uploads, uploads), attempts: cmp.Or(o.Attempts, attempts)}
+	r := &rules{mirrors: map[string][]mirror{}, hosts: map[string]bool{}, uploads: cmp.Or(o.Uploads, uploads), attempts: cmp.Or(o.Attempts, attempts), stalled: stalled, wait: firstWait}
 	for _, given := range o.Insecure {
 		host, block, err := parseInsecure(given)
 		switch {

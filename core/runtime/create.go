@@ -55,7 +55,7 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	}()
 	limits := cgroup.Options{Clamp: o.ClampDefaults, Logger: r.log}
 	var now, few *specs.LinuxResources
-	if r.options.SystemdCgroup {
+	if r.options.SystemdCgroup || o.SystemdCgroup {
 		defer c.hangUp()
 		err = c.prepareUnit(ctx, limits)
 	} else {

@@ -84,6 +84,8 @@ type CreateOptions struct {
 	NoNewKeyring, NoPivot bool
 	// ClampDefaults: a limit that the host does not permit is lowered with a warning, not an error.
 	ClampDefaults bool
+	// SystemdCgroup: systemd makes the cgroup of this one, as with that of Options of all.
+	SystemdCgroup bool
 }
 
 // ExecOptions describe a further process in a running container.

@@ -10,7 +10,9 @@ type ImageSummary struct {
 	Size        int64             `json:"Size"`    // unpacked bytes
 	SharedSize  int64             `json:"SharedSize"`
 	Labels      map[string]string `json:"Labels"`
-	Containers  int64             `json:"Containers"` // -1 when not counted
+	Containers  int64             `json:"Containers"`           // -1 when not counted
+	Descriptor  *Descriptor       `json:"Descriptor,omitempty"` // of its manifest, when manifests were asked for
+	Manifests   []ImageManifest   `json:"Manifests,omitempty"`
 }
 
 // ImageInspect answers GET /images/{name}/json.
@@ -33,6 +35,30 @@ type ImageInspect struct {
 	GraphDriver   GraphDriver      `json:"GraphDriver"`
 	RootFS        RootFS           `json:"RootFS"`
 	Metadata      ImageMetadata    `json:"Metadata"`
+	Descriptor    *Descriptor      `json:"Descriptor,omitempty"` // of its manifest, when manifests were asked for
+	Manifests     []ImageManifest  `json:"Manifests,omitempty"`
+}
+
+// ImageManifest is one platform that an image's name stands for (API v1.47, "ImageManifestSummary").
+type ImageManifest struct {
+	ID         string     `json:"ID"`
+	Descriptor Descriptor `json:"Descriptor"`
+	Available  bool       `json:"Available"`
+	Size       struct {
+		Total   int64 `json:"Total"`
+		Content int64 `json:"Content"` // packed, as registries have it
+	} `json:"Size"`
+	Kind      string           `json:"Kind"` // image or unknown
+	ImageData *ImageProperties `json:"ImageData,omitempty"`
+}
+
+// ImageProperties are what an ImageManifest of kind image has.
+type ImageProperties struct {
+	Platform   Platform `json:"Platform"`
+	Containers []string `json:"Containers"`
+	Size       struct {
+		Unpacked int64 `json:"Unpacked"`
+	} `json:"Size"`
 }
 
 // RootFS lists an image's layers by the digest of their unpacked tar, lowest first.

@@ -20,6 +20,8 @@ type Descriptor struct {
 	MediaType string `json:"mediaType"`
 	Digest    string `json:"digest"`
 	Size      int64  `json:"size"`
+
+	Platform *Platform `json:"platform,omitempty"`
 }
 
 // Platform is what an image is for.

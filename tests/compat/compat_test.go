@@ -117,6 +117,8 @@ func (s *script) run(t *testing.T, ours, theirs scenario.Engine, everywhere *scr
 			t.Errorf("%s.txt:%d: %s\n%s", s.name, step.line, step.command, diff)
 		case diff == "" && step.differs != "":
 			t.Errorf("%s.txt:%d: %s\nis the same with both; remove: differs %s", s.name, step.line, step.command, step.differs)
+		case os.Getenv("SAMPAN_COMPAT") == "show" && diff != "":
+			t.Logf("%s.txt:%d: %s\n%s", s.name, step.line, step.command, diff)
 		case os.Getenv("SAMPAN_COMPAT") == "show":
 			t.Logf("%s.txt:%d: %s\n%s", s.name, step.line, step.command, difference(outcome{}, got))
 		}

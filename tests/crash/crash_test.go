@@ -48,7 +48,7 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	}
 	t.Logf("SAMPAN_CRASH_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for _, o := range operations {
+	for _, o := range slices.Concat(operations, transfers(b.serve(t))) {
 		ok := t.Run(o.name, func(t *testing.T) {
 			b.t = t
 			defer b.tidy(o)
@@ -304,7 +304,7 @@ func (b *bench) inventory() string {
 	}
 	for _, pattern := range []string{
 		"data/overlay2/*", "data/overlay2/l/*", "data/overlay2/tmp/*", "data/images/blobs/sha256/*", "data/images/ingest/*",
-		"data/containers/*", "data/volumes/*", "data/volumes/.[a-z]*", "data/tmp/*", "data/build/*",
+		"data/containers/*", "data/volumes/*", "data/volumes/.[a-z]*", "data/tmp/*", "data/build/*/*",
 		"run/build/*", "run/monitor/exits/*", "run/monitor/runtime/*", "run/plugins/*",
 	} {
 		paths, err := filepath.Glob(filepath.Join(b.Root, pattern))

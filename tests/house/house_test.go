@@ -26,7 +26,7 @@ type room struct {
 
 var kernel = []string{"core/fault", "core/linux/...", "core/mount/...", "core/cgroup/..."}
 var processes = append([]string{"core/wire", "core/crash", "core/runtime/...", "core/monitor/..."}, kernel...)
-var stores = append([]string{"core/check", "core/state/...", "core/content/...", "core/layer/...", "core/registry/...", "core/image/..."}, processes...)
+var stores = append([]string{"core/check", "core/state/...", "core/content/...", "core/layer/...", "core/registry/...", "core/lazy", "core/trust", "core/image/..."}, processes...)
 
 // nouns from the lowest to the highest: each may import those before it.
 var nouns = []string{"core/event/...", "core/network/...", "core/volume/...", "core/build/...", "core/container/..."}
@@ -52,6 +52,8 @@ var rooms = []room{
 	{name: "core/content/...", may: []string{"core/fault", "core/linux/...", "core/crash", "core/check"}, never: outside, why: "blobs know no image"},
 	{name: "core/layer/...", may: append([]string{"core/content/...", "core/state/...", "core/layer/...", "core/crash", "core/check"}, kernel...), never: outside, why: "a layer knows no image"},
 	{name: "core/registry/...", may: []string{"core/fault", "core/wire", "core/content/..."}, never: []string{"core/api/...", "core/plugin/..."}, why: "the registry client serves the image store"},
+	{name: "core/trust", may: []string{"core/fault", "core/wire"}, never: []string{"net/http", "github.com/distribution/reference"}, why: "what is signed is checked alike in client and daemon, and the client starts fast"},
+	{name: "core/lazy/...", may: []string{"core/fault", "core/wire", "core/registry/...", "core/monitor/protocol", "core/lazy/..."}, never: []string{"core/image/...", "core/layer/...", "core/state/...", "google.golang.org/grpc"}, why: "the process that shows layers outlives the daemon and knows no image"},
 	{name: "core/image/...", may: stores, never: outside, why: "stores are below nouns"},
 
 	{name: "core/event/...", may: []string{"core/fault", "core/wire", "core/state/..."}, never: outside, why: "the log of events is below the nouns that write it"},
@@ -74,9 +76,13 @@ var rooms = []room{
 	{name: "stdlib/...", why: "the standard library is scripts, embedded"},
 	{name: "starlark/...", may: []string{"core/client/...", "core/wire", "core/fault", "stdlib/...", "starlark/..."}, never: []string{"core/container/...", "core/image/...", "google.golang.org/grpc"}, why: "scripts get no back door"},
 
-	{name: "cmd/sampan-runtime", may: processes, never: []string{"net/http", "google.golang.org/grpc", "google.golang.org/protobuf/proto", "core/state/...", "core/wire"}, why: "the privileged program stays small"},
+	{name: "cmd/sampan-runtime", may: processes, never: []string{"net/http", "crypto/tls", "google.golang.org/grpc", "google.golang.org/protobuf/proto", "core/state/...", "core/wire"}, why: "the privileged program stays small"},
+	{name: "cmd/sampan-log-tls", may: []string{"core/fault"}, never: []string{"net/http"}, why: "it has TLS so that the monitor need not"},
 	{name: "cmd/sampand/...", may: append(append([]string{"core/metric", "core/operation", "core/plugin/...", "core/api/...", "cmd/sampand/..."}, stores...), nouns...), never: []string{"starlark/...", "go.starlark.net/starlark", "core/client/..."}, why: "the daemon runs no script"},
-	{name: "cmd/sampan/...", may: []string{"core/client/...", "core/wire", "core/fault", "starlark/...", "stdlib/...", "cmd/sampan/..."}, never: []string{"google.golang.org/grpc", "google.golang.org/protobuf/proto", "github.com/google/go-containerregistry/pkg/v1/remote"}, why: "small programs start fast"},
+	{name: "cmd/sampan-registry/...", may: []string{"core/fault", "core/metric", "core/wire", "cmd/sampan/cli", "cmd/sampan/registry", "cmd/sampan-registry/..."}, never: []string{"google.golang.org/grpc", "core/image/...", "core/container/...", "core/state/..."}, why: "the registry serves content and knows no engine"},
+	{name: "cmd/sampan/...", may: []string{"core/client/...", "core/trust", "core/wire", "core/fault", "starlark/...", "stdlib/...", "cmd/sampan/..."}, never: []string{"google.golang.org/grpc", "google.golang.org/protobuf/proto", "github.com/google/go-containerregistry/pkg/v1/remote"}, why: "small programs start fast"},
+
+	{name: "cmd/sampan-lazy", may: []string{"core/lazy/server"}, never: []string{"google.golang.org/grpc"}, why: "it is core/lazy/server and a flag"},
 
 	{name: "examples/...", may: []string{"plugins/sdk/..."}, why: "an example shows what a user can import"},
 	{name: "tests/...", may: []string{"core/client/...", "core/wire", "tests/..."}, why: "scenarios speak to the programs from outside"},

@@ -9,6 +9,7 @@
 //
 //	daemon start [flag...]   start sampand with the scenario's root and wait until it answers
 //	udpecho FILE             build a program that echoes UDP on port 9000
+//	containersimage FILE     build a program that copies and verifies images as podman and skopeo do (library.go)
 //	daemon kill              kill -9
 //	daemon stop              SIGTERM, and wait until it is gone
 //	busybox [NAME]           import a busybox root filesystem as NAME (default busybox)
@@ -17,6 +18,8 @@
 //	archive docker|oci FILE NAME   write an image that go-containerregistry made
 //	publish NAME[:TAG]       push that image to $REGISTRY; sets $DIGEST
 //	corrupt                  flip a byte in the registry's largest blob; prints its digest
+//	stargz NAME[:TAG]        push a larger image as eStargz to $REGISTRY (lazy.go)
+//	throttle BYTES|count|down   a slow way to $REGISTRY, which counts; sets $SLOW (lazy.go)
 //	freeport VAR...          set each variable to a port of 127.0.0.1 that is free
 //	waitfor [-n] CMD...      run CMD until it succeeds (-n: fails), for 20 seconds at most
 //	http URL [TEXT]          GET URL until it answers 200 with TEXT in its body
@@ -63,7 +66,10 @@ type state struct {
 	others []*exec.Cmd
 	ends   []func() error // what ends the peers, the last one first
 	bridge string
-	apart  bool // the daemon has a network namespace of its own
+
+	throttled *throttled // see lazy.go
+
+	apart bool // the daemon has a network namespace of its own
 }
 
 // Run runs every .txtar file of dir as a subtest named after the file.
@@ -78,8 +84,18 @@ func Run(t *testing.T, dir string) {
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup:               func(e *testscript.Env) error { return setup(e, bin) },
 		Cmds:                commands,
+		Condition:           condition,
 		RequireExplicitExec: true,
 	})
+}
+
+// condition knows of the machine what testscript does not: [systemd], it was booted with it (sd_booted(3)).
+func condition(name string) (bool, error) {
+	if name != "systemd" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil, nil
 }
 
 // serial runs one scenario after the other: each compares the whole machine with what was before it.
@@ -166,15 +182,20 @@ func setup(e *testscript.Env, bin string) error {
 func of(ts *testscript.TestScript) *state { return ts.Value(stateKey{}).(*state) }
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"daemon":    daemon,
-	"busybox":   busybox,
-	"debian":    debian,
-	"registry":  registry,
-	"archive":   archive,
-	"publish":   publish,
-	"corrupt":   corrupt,
-	"freeport":  freeport,
-	"udpecho":   udpEcho,
+	"daemon":   daemon,
+	"busybox":  busybox,
+	"debian":   debian,
+	"registry": registry,
+	"archive":  archive,
+	"publish":  publish,
+	"stargz":   stargz,
+	"throttle": throttle,
+	"corrupt":  corrupt,
+	"freeport": freeport,
+	"udpecho":  udpEcho,
+
+	"containersimage": containersImage,
+
 	"waitfor":   waitfor,
 	"http":      httpGet,
 	"peer":      startPeer,

@@ -26,6 +26,13 @@ func Prepare(root *cobra.Command, out, err *Out) {
 	root.PersistentFlags().Lookup("help").Hidden = true
 }
 
+// Verb is a command that is made when it is wanted: the client's whole tree has 130 commands with 900 flags,
+// and whoever calls one need not wait for the others. Name is what New's command is called.
+type Verb struct {
+	Name string
+	New  func(*CLI) *cobra.Command
+}
+
 // newHelp is `help COMMAND...`, which is `COMMAND... --help`.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
@@ -182,6 +189,10 @@ func valueError(f *pflag.Flag, given string, cause error) error {
 
 // help prints a command's page in Docker's form.
 func help(out *Out, cmd *cobra.Command) {
+	if cmd.IsAdditionalHelpTopicCommand() {
+		fmt.Fprint(out, cmd.Long)
+		return
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage:  %s\n\n%s\n", useLine(cmd), long(cmd))
 	if names := aliases(cmd); names != "" {
@@ -294,6 +305,13 @@ func writeCommands(b *strings.Builder, cmd *cobra.Command) {
 				first = false
 			}
 			fmt.Fprintf(b, "  %-11s %s\n", child.Name(), child.Short)
+		}
+	}
+	title := "\nHelp Topics:\n"
+	for _, child := range children {
+		if child.IsAdditionalHelpTopicCommand() {
+			fmt.Fprintf(b, "%s  %-11s %s\n", title, child.Name(), child.Short)
+			title = ""
 		}
 	}
 }

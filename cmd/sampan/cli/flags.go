@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
-	"github.com/spf13/pflag"
 
 	"github.com/sampan-project/sampan/core/fault"
 )
@@ -116,25 +115,6 @@ func (w Word) String() string {
 
 // Type is the word for the value in help texts.
 func (w Word) Type() string { return w.Kind }
-
-// AddTrust adds the flag that Docker has for signed images (Notary v1), which are not verified unless
-// that is asked for; here they cannot be, and asking is an error.
-func AddTrust(f *pflag.FlagSet) {
-	f.Var(&trust{}, "disable-content-trust", "Skip image verification")
-	f.Lookup("disable-content-trust").NoOptDefVal = "true"
-}
-
-type trust struct{}
-
-func (trust) Set(s string) error {
-	if skip, err := strconv.ParseBool(s); err != nil || !skip {
-		return &fault.Field{Given: s, Expected: "true: signatures of images cannot be verified here"}
-	}
-	return nil
-}
-
-func (trust) String() string { return "true" }
-func (trust) Type() string   { return "bool" }
 
 // ToMap makes a map of KEY=VALUE pairs; a pair without "=" has the value "".
 func ToMap(pairs []string) map[string]string {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"text/template"
@@ -127,22 +128,48 @@ func alignTo(out io.Writer, width int, lines *bytes.Buffer) error {
 }
 
 func writeColumns[T any](out io.Writer, columns []Column[T], rows []T) error {
-	var b bytes.Buffer
-	for i, c := range columns {
-		if i > 0 {
-			b.WriteByte('\t')
-		}
-		b.WriteString(c.Head)
+	cells := make([]string, 0, (1+len(rows))*len(columns))
+	for _, c := range columns {
+		cells = append(cells, c.Head)
 	}
-	b.WriteByte('\n')
-	for _, row := range rows {
-		for i, c := range columns {
-			if i > 0 {
-				b.WriteByte('\t')
-			}
-			b.WriteString(c.Value(row))
+	for i := range rows {
+		for _, c := range columns {
+			cells = append(cells, c.Value(rows[i]))
 		}
-		b.WriteByte('\n')
+	}
+	widths, size := make([]int, len(columns)), 0
+	for i, cell := range cells {
+		size += len(cell)
+		if column := i % len(columns); column < len(columns)-1 {
+			widths[column] = max(widths[column], utf8.RuneCountInString(cell)+3, 10) // as align has it
+		}
+		if strings.ContainsAny(cell, "\t\n\v\f") {
+			return alignCells(out, len(columns), cells)
+		}
+	}
+	for _, width := range widths {
+		size += width * (1 + len(rows))
+	}
+	text := make([]byte, 0, size)
+	for i, cell := range cells {
+		text = append(text, cell...)
+		if column := i % len(columns); column == len(columns)-1 {
+			text = append(text, '\n')
+		} else {
+			for range widths[column] - utf8.RuneCountInString(cell) {
+				text = append(text, ' ')
+			}
+		}
+	}
+	_, err := out.Write(text)
+	return err
+}
+
+// alignCells has text/tabwriter align a table that has its characters in the cells: they begin columns and lines too.
+func alignCells(out io.Writer, columns int, cells []string) error {
+	var b bytes.Buffer
+	for row := range slices.Chunk(cells, columns) {
+		b.WriteString(strings.Join(row, "\t") + "\n")
 	}
 	return align(out, &b)
 }

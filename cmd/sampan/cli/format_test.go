@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -23,5 +25,33 @@ func TestOutputErrorsAreTold(t *testing.T) {
 	}
 	if err := Table(full{}, 10, [][]string{{"a", "b"}}); !errors.Is(err, errFull) {
 		t.Errorf("table: got %v", err)
+	}
+}
+
+// TestColumns checks that a table is as text/tabwriter has it, also where cells have its characters.
+func TestColumns(t *testing.T) {
+	type row [3]string
+	l := Listing[row]{}
+	for i, head := range []string{"NAME", "STATUS", "IT"} {
+		l.Columns = append(l.Columns, Column[row]{Head: head, Value: func(r row) string { return r[i] }})
+	}
+	for _, rows := range [][]row{
+		nil,
+		{{"a", "b", "c"}},
+		{{"", "", ""}, {"a name that is long", "…", "é"}},
+		{{"short", strings.Repeat("ä", 20), ""}, {"\xfe", "x", "y"}},
+		{{"a\tb", "c", "d"}, {"e", "f\ng", "h"}, {"i", "j", "k\v\f"}},
+	} {
+		lines := bytes.NewBufferString("NAME\tSTATUS\tIT\n")
+		for _, r := range rows {
+			lines.WriteString(strings.Join(r[:], "\t") + "\n")
+		}
+		var want, got bytes.Buffer
+		if err := errors.Join(align(&want, lines), l.Write(&got, "", rows)); err != nil {
+			t.Fatal(err)
+		}
+		if want.String() != got.String() {
+			t.Errorf("%q:\n%q\nexpected\n%q", rows, got.String(), want.String())
+		}
 	}
 }

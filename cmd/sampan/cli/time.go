@@ -59,6 +59,9 @@ func Size(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
 
 // Ellipsis shortens s to n characters, of which the last is … when something is left out.
 func Ellipsis(s string, n int) string {
+	if len(s) <= n { // bytes, of which a character has one or more
+		return s
+	}
 	r := []rune(s)
 	if len(r) <= n || n < 1 {
 		return s

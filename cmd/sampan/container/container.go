@@ -15,18 +15,16 @@ import (
 	"github.com/sampan-project/sampan/core/client"
 )
 
-// Common returns the commands that most people need, for the root of the tree.
-func Common(c *cli.CLI) []*cobra.Command {
-	return []*cobra.Command{newRun(c), newExec(c), newList(c)}
-}
+// Common are the commands that most people need, for the root of the tree.
+var Common = []cli.Verb{{Name: "run", New: newRun}, {Name: "exec", New: newExec}, {Name: "ps", New: newList}}
 
-// Commands returns the others, which stand at the root of the tree too.
-func Commands(c *cli.CLI) []*cobra.Command {
-	return []*cobra.Command{
-		newAttach(c), newCommit(c), newCopy(c), newCreate(c), newDiff(c), newExport(c), newKill(c), newLogs(c), newPause(c),
-		newPort(c), newRename(c), newRestart(c), newRemove(c), newStart(c), newStats(c), newStop(c), newTop(c), newUnpause(c),
-		newUpdate(c), newWait(c),
-	}
+// Commands are the others, which stand at the root of the tree too.
+var Commands = []cli.Verb{
+	{Name: "attach", New: newAttach}, {Name: "commit", New: newCommit}, {Name: "cp", New: newCopy}, {Name: "create", New: newCreate},
+	{Name: "diff", New: newDiff}, {Name: "export", New: newExport}, {Name: "kill", New: newKill}, {Name: "logs", New: newLogs},
+	{Name: "pause", New: newPause}, {Name: "port", New: newPort}, {Name: "rename", New: newRename}, {Name: "restart", New: newRestart},
+	{Name: "rm", New: newRemove}, {Name: "start", New: newStart}, {Name: "stats", New: newStats}, {Name: "stop", New: newStop},
+	{Name: "top", New: newTop}, {Name: "unpause", New: newUnpause}, {Name: "update", New: newUpdate}, {Name: "wait", New: newWait},
 }
 
 // Group returns `sampan container`, which has all of them.
@@ -35,7 +33,9 @@ func Group(c *cli.CLI) *cobra.Command {
 	list.Use, list.Aliases = "ls [OPTIONS]", []string{"ps", "list"}
 	list.Annotations = map[string]string{"aliases": "sampan container ls, sampan container list, sampan container ps, sampan ps"}
 	group := cli.Group("container", "Manage containers", newRun(c), newExec(c), list, newInspect(c), newPrune(c))
-	group.AddCommand(Commands(c)...)
+	for _, v := range Commands {
+		group.AddCommand(v.New(c))
+	}
 	return group
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/cmd/sampan/trust"
 	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
@@ -54,15 +55,22 @@ func (o *options) create(ctx context.Context, c *cli.CLI, engine *client.Client,
 	if o.tty {
 		r.HostConfig.ConsoleSize[0], r.HostConfig.ConsoleSize[1] = c.Out.Size()
 	}
+	target, err := o.trusted(ctx, c, engine)
+	if err != nil {
+		return made, err
+	}
+	if target != nil {
+		r.Image = target.Pinned
+	}
 	if o.pull == "always" {
-		if err := o.pullImage(ctx, c, engine); err != nil {
+		if err := o.pullImage(ctx, c, engine, target); err != nil {
 			return made, err
 		}
 	}
 	made, err = engine.ContainerCreate(ctx, o.name, o.platform, r)
 	if err != nil && o.pull == "missing" && fault.Is(err, fault.NotFound) && strings.HasPrefix(err.Error(), "No such image") {
 		fmt.Fprintf(c.Err, "Unable to find image '%s' locally\n", withTag(o.image))
-		if err := o.pullImage(ctx, c, engine); err != nil {
+		if err := o.pullImage(ctx, c, engine, target); err != nil {
 			return made, err
 		}
 		made, err = engine.ContainerCreate(ctx, o.name, o.platform, r)
@@ -76,7 +84,20 @@ func (o *options) create(ctx context.Context, c *cli.CLI, engine *client.Client,
 	return made, cid.write(made.ID)
 }
 
-func (o *options) pullImage(ctx context.Context, c *cli.CLI, engine *client.Client) error {
+// trusted is what a signer of the image signed, with content trust: that, by its digest, is run. It is nil
+// without, and for a name that has a digest.
+func (o *options) trusted(ctx context.Context, c *cli.CLI, engine *client.Client) (*trust.Target, error) {
+	if on, err := o.trust.On(c); !on || err != nil || trust.IsPinned(o.image) {
+		return nil, err
+	}
+	list, err := trust.Targets(ctx, c, engine, o.image, false)
+	if err != nil {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+func (o *options) pullImage(ctx context.Context, c *cli.CLI, engine *client.Client, target *trust.Target) error {
 	auth, err := c.Auth(o.image)
 	if err != nil {
 		return err
@@ -84,6 +105,9 @@ func (o *options) pullImage(ctx context.Context, c *cli.CLI, engine *client.Clie
 	show := cli.Progress(c.Err)
 	if o.quiet {
 		show = nil
+	}
+	if target != nil {
+		return target.Pull(ctx, c, engine, o.platform, show)
 	}
 	return engine.ImagePull(ctx, o.image, o.platform, auth, show)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,14 +78,8 @@ ports:{{pad .Ports 1 0}}`
 
 // NewRow returns the row of a container, with whole ids and texts if full.
 func NewRow(s wire.ContainerSummary, full bool) Row {
-	r := Row{
-		Command: fmt.Sprintf("%q", shorten(s.Command, 20, full)), CreatedAt: time.Unix(s.Created, 0).String(), ID: s.ID, Image: shownImage(s, full),
-		Names: shownNames(s.Names, full), Ports: portText(s.Ports), RunningFor: cli.Ago(time.Unix(s.Created, 0)), State: s.State, Status: s.Status,
-		labels: s.Labels,
-	}
-	if !full {
-		r.ID = cli.Short(s.ID)
-	}
+	r := briefRow(&s, full)
+	r.CreatedAt, r.labels = time.Unix(s.Created, 0).String(), s.Labels
 	var mounts, networks []string
 	volumes := 0
 	for _, m := range s.Mounts {
@@ -104,7 +99,18 @@ func NewRow(s wire.ContainerSummary, full bool) Row {
 	}
 	slices.Sort(networks)
 	r.Labels, r.Mounts, r.Networks, r.LocalVolumes = cli.Labels(s.Labels), strings.Join(mounts, ","), strings.Join(networks, ","), fmt.Sprint(volumes)
-	r.Size = cli.Size(s.SizeRw)
+	return r
+}
+
+// briefRow is NewRow with what the columns of a table show alone.
+func briefRow(s *wire.ContainerSummary, full bool) Row {
+	r := Row{
+		Command: strconv.Quote(shorten(s.Command, 20, full)), ID: s.ID, Image: shownImage(s, full), Names: shownNames(s.Names, full),
+		Ports: portText(s.Ports), RunningFor: cli.Ago(time.Unix(s.Created, 0)), Size: cli.Size(s.SizeRw), State: s.State, Status: s.Status,
+	}
+	if !full {
+		r.ID = cli.Short(s.ID)
+	}
 	if s.SizeRootFs > 0 {
 		r.Size += fmt.Sprintf(" (virtual %s)", cli.Size(s.SizeRootFs))
 	}
@@ -119,7 +125,7 @@ func shorten(s string, n int, full bool) string {
 }
 
 // shownImage is the name that the container was made with; an ID in its short form.
-func shownImage(s wire.ContainerSummary, full bool) string {
+func shownImage(s *wire.ContainerSummary, full bool) string {
 	switch {
 	case s.Image == "":
 		return "<no image>"
@@ -195,14 +201,18 @@ func list(ctx context.Context, c *cli.CLI, o client.ListOptions, quiet, full boo
 	if err != nil {
 		return err
 	}
-	o.Brief = true
+	o.Brief = quiet || format == "" || format == "table" // a template may show anything
 	containers, err := engine.ContainerList(ctx, o)
 	if err != nil {
 		return err
 	}
 	rows := make([]Row, len(containers))
-	for i, s := range containers {
-		rows[i] = NewRow(s, full)
+	for i := range containers {
+		if o.Brief {
+			rows[i] = briefRow(&containers[i], full)
+		} else {
+			rows[i] = NewRow(containers[i], full)
+		}
 	}
 	return listing(o.Size).List(c.Out, format, quiet, rows)
 }

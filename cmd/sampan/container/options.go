@@ -12,6 +12,7 @@ import (
 type options struct {
 	image string
 	args  []string
+	trust *cli.ContentTrust
 
 	// identity
 	name, hostname, domainname, user, workdir, entrypoint string
@@ -112,7 +113,7 @@ func (o *options) addIdentityFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.logDriver, "log-driver", "", "Logging driver for the container")
 	f.Var(&o.logOpts, "log-opt", "Log driver options")
 	f.BoolVar(&o.useAPISocket, "use-api-socket", false, "Bind mount the API socket and required auth")
-	cli.AddTrust(f)
+	o.trust = cli.AddTrust(f)
 }
 
 func (o *options) addNetworkFlags(f *pflag.FlagSet) {

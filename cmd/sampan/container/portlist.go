@@ -80,6 +80,9 @@ func (s span) String() string {
 // client neighbours are one range only where a port is the same inside and outside; those that are not
 // stand one by one at the end.
 func portText(ports []wire.Port) string {
+	if len(ports) == 0 {
+		return ""
+	}
 	ports = slices.Clone(ports)
 	slices.SortStableFunc(ports, func(a, b wire.Port) int {
 		return cmp.Or(cmp.Compare(a.PrivatePort, b.PrivatePort), strings.Compare(a.IP, b.IP), cmp.Compare(a.PublicPort, b.PublicPort), strings.Compare(a.Type, b.Type))

@@ -14,14 +14,17 @@ import (
 	"github.com/sampan-project/sampan/core/wire"
 )
 
-// Common returns the commands that most people need, for the root of the tree.
-func Common(c *cli.CLI) []*cobra.Command {
-	return []*cobra.Command{newPull(c), newPush(c), newList(c, "images", "[REPOSITORY[:TAG]]")}
+// Common are the commands that most people need, for the root of the tree.
+var Common = []cli.Verb{
+	{Name: "pull", New: newPull}, {Name: "push", New: newPush},
+	{Name: "images", New: func(c *cli.CLI) *cobra.Command { return newList(c, "images", "[REPOSITORY[:TAG]]") }},
 }
 
-// Commands returns the others that stand at the root of the tree.
-func Commands(c *cli.CLI) []*cobra.Command {
-	return []*cobra.Command{newHistory(c), newImport(c), newLoad(c), newRemove(c, "rmi"), newSave(c), newTag(c)}
+// Commands are the others that stand at the root of the tree.
+var Commands = []cli.Verb{
+	{Name: "history", New: newHistory}, {Name: "import", New: newImport}, {Name: "load", New: newLoad},
+	{Name: "rmi", New: func(c *cli.CLI) *cobra.Command { return newRemove(c, "rmi") }},
+	{Name: "save", New: newSave}, {Name: "tag", New: newTag},
 }
 
 // Group returns `sampan image`.
@@ -30,7 +33,8 @@ func Group(c *cli.CLI) *cobra.Command {
 	list.Aliases = []string{"list"}
 	remove := newRemove(c, "rm")
 	remove.Aliases = []string{"remove"}
-	return cli.Group("image", "Manage images", newHistory(c), newImport(c), newInspect(c), newLoad(c), list, newPrune(c), newPull(c), newPush(c), remove, newSave(c), newTag(c))
+	return cli.Group("image", "Manage images", newDiff(c), newHistory(c), newImport(c), newInspect(c), newLoad(c), list, newMount(c),
+		newPrune(c), newPull(c), newPush(c), remove, newSave(c), newTag(c), newTree(c), newUnmount(c))
 }
 
 func newInspect(c *cli.CLI) *cobra.Command {
@@ -38,7 +42,7 @@ func newInspect(c *cli.CLI) *cobra.Command {
 	cmd := cli.NewInspect(c, "image", Typed, func(ctx context.Context, e *client.Client, name string) (json.RawMessage, error) {
 		return e.ImageInspectRaw(ctx, name, platform)
 	})
-	cmd.Flags().StringVar(&platform, "platform", "", "Inspect the image only if it is of this platform, such as linux/amd64")
+	cmd.Flags().StringVar(&platform, "platform", "", "Inspect the image of this platform, such as linux/amd64")
 	return cmd
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
 	"github.com/sampan-project/sampan/core/client"
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -144,7 +145,7 @@ func sized(n int64) string {
 
 func newList(c *cli.CLI, verb, arguments string) *cobra.Command {
 	var o client.ImageListOptions
-	var quiet, full, digests bool
+	var quiet, full, digests, tree bool
 	var format string
 	filters := cli.Filters{Keys: []string{"before", "dangling", "label", "reference", "since", "until"}}
 	cmd := &cobra.Command{
@@ -154,6 +155,9 @@ func newList(c *cli.CLI, verb, arguments string) *cobra.Command {
 				filters.Add("reference", args[0])
 			}
 			o.Filters = filters.Values
+			if tree {
+				return listTree(cmd.Context(), c, o, quiet, full, digests, format)
+			}
 			return list(cmd.Context(), c, o, quiet, full, digests, format)
 		},
 	}
@@ -164,7 +168,30 @@ func newList(c *cli.CLI, verb, arguments string) *cobra.Command {
 	f.StringVar(&format, "format", "", cli.FormatHelp)
 	f.BoolVar(&full, "no-trunc", false, "Don't truncate output")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Only show image IDs")
+	f.BoolVar(&tree, "tree", false, "List multi-platform images as a tree (EXPERIMENTAL)")
 	return cli.Also(cmd, "sampan image ls, sampan image list, sampan images")
+}
+
+// listTree is list with --tree, which is of no other form.
+func listTree(ctx context.Context, c *cli.CLI, o client.ImageListOptions, quiet, full, digests bool, format string) error {
+	for _, other := range []struct {
+		name string
+		set  bool
+	}{{"--quiet", quiet}, {"--no-trunc", full}, {"--digests", digests}, {"--format", format != ""}} {
+		if other.set {
+			return fault.New(fault.Invalid, "%s is not yet supported with --tree", other.name)
+		}
+	}
+	o.Manifests = true
+	engine, err := c.Client()
+	if err != nil {
+		return err
+	}
+	images, err := engine.ImageList(ctx, o)
+	if err == nil {
+		platforms(c.Out, images)
+	}
+	return err
 }
 
 func list(ctx context.Context, c *cli.CLI, o client.ImageListOptions, quiet, full, digests bool, format string) error {
@@ -242,7 +269,7 @@ func newHistory(c *cli.CLI) *cobra.Command {
 	f.StringVar(&format, "format", "", cli.FormatHelp)
 	f.BoolVarP(&human, "human", "H", true, "Print sizes and dates in human readable format")
 	f.BoolVar(&full, "no-trunc", false, "Don't truncate output")
-	f.StringVar(&platform, "platform", "", "Show the history only if the image is of this platform, such as linux/amd64")
+	f.StringVar(&platform, "platform", "", "Show the history of this platform, such as linux/amd64")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Only show image IDs")
 	return cli.Also(cmd, "sampan image history, sampan history")
 }

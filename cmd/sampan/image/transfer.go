@@ -10,8 +10,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/cmd/sampan/trust"
 	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
 )
 
 // tagged reports a reference with a tag or a digest.
@@ -22,9 +24,17 @@ func tagged(ref string) bool {
 func newPull(c *cli.CLI) *cobra.Command {
 	var all, quiet bool
 	var platform string
+	var content *cli.ContentTrust
 	cmd := &cobra.Command{
 		Use: "pull [OPTIONS] NAME[:TAG|@DIGEST]", Short: "Download an image from a registry", Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			on, err := content.On(c)
+			if err != nil {
+				return err
+			}
+			if on && !trust.IsPinned(args[0]) {
+				return pullTrusted(cmd.Context(), c, args[0], platform, all, quiet)
+			}
 			return pull(cmd.Context(), c, args[0], platform, all, quiet)
 		},
 	}
@@ -32,7 +42,7 @@ func newPull(c *cli.CLI) *cobra.Command {
 	f.BoolVarP(&all, "all-tags", "a", false, "Download all tagged images in the repository")
 	f.StringVar(&platform, "platform", "", "Set platform if server is multi-platform capable")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
-	cli.AddTrust(f)
+	content = cli.AddTrust(f)
 	return cli.Also(cmd, "sampan image pull, sampan pull")
 }
 
@@ -69,6 +79,36 @@ func pull(ctx context.Context, c *cli.CLI, ref, platform string, all, quiet bool
 	return err
 }
 
+// pullTrusted pulls what was signed: of a name, or with all of each signed tag.
+func pullTrusted(ctx context.Context, c *cli.CLI, ref, platform string, all, quiet bool) error {
+	if all && tagged(ref) {
+		return fault.New(fault.Invalid, "tag can't be used with --all-tags/-a")
+	}
+	engine, err := c.Client()
+	if err != nil {
+		return err
+	}
+	if !all && !tagged(ref) && !quiet {
+		fmt.Fprintln(c.Out, "Using default tag: latest")
+	}
+	list, err := trust.Targets(ctx, c, engine, ref, all)
+	if err != nil {
+		return err
+	}
+	show := cli.Progress(c.Out)
+	if quiet {
+		show = nil
+	}
+	for i, t := range list {
+		fmt.Fprintf(c.Out, "Pull (%d of %d): %s@%s\n", i+1, len(list), t.Tagged, t.Digest)
+		if err := t.Pull(ctx, c, engine, platform, show); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.Out, t.Tagged)
+	}
+	return nil
+}
+
 // canonical is a reference with its registry, as Docker completes it.
 func canonical(ref string) string {
 	first, _, slash := strings.Cut(ref, "/")
@@ -84,6 +124,7 @@ func canonical(ref string) string {
 func newPush(c *cli.CLI) *cobra.Command {
 	var all, quiet bool
 	var platform string
+	var content *cli.ContentTrust
 	cmd := &cobra.Command{
 		Use: "push [OPTIONS] NAME[:TAG]", Short: "Upload an image to a registry", Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -109,6 +150,12 @@ func newPush(c *cli.CLI) *cobra.Command {
 			if quiet {
 				show = nil
 			}
+			if on, err := content.On(c); on || err != nil {
+				if err != nil {
+					return err
+				}
+				return pushTrusted(cmd.Context(), c, ref, platform, all, show)
+			}
 			if err = engine.ImagePush(cmd.Context(), ref, platform, auth, show); err == nil && quiet {
 				fmt.Fprintln(c.Out, canonical(ref))
 			}
@@ -119,8 +166,38 @@ func newPush(c *cli.CLI) *cobra.Command {
 	f.BoolVarP(&all, "all-tags", "a", false, "Push all tags of an image to the repository")
 	f.StringVar(&platform, "platform", "", "Push a platform-specific manifest as a single-platform image to the registry")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
-	cli.AddTrust(f)
+	content = cli.AddTrust(f)
 	return cli.Also(cmd, "sampan image push, sampan push")
+}
+
+// pushTrusted pushes and signs.
+func pushTrusted(ctx context.Context, c *cli.CLI, ref, platform string, all bool, show func(wire.Message) error) error {
+	if all {
+		return fault.New(fault.Invalid, "--all-tags with content trust: expected one tag, as each is signed by itself")
+	}
+	p, err := trust.NewPush(ctx, c, ref)
+	if err != nil {
+		return err
+	}
+	engine, err := c.Client()
+	if err != nil {
+		return err
+	}
+	auth, err := c.Auth(ref)
+	if err != nil {
+		return err
+	}
+	err = engine.ImagePush(ctx, ref, platform, auth, func(m wire.Message) error {
+		p.Seen(m)
+		if show == nil {
+			return nil
+		}
+		return show(m)
+	})
+	if err != nil {
+		return err
+	}
+	return p.Sign(ctx)
 }
 
 func newLoad(c *cli.CLI) *cobra.Command {
@@ -157,6 +234,7 @@ func newLoad(c *cli.CLI) *cobra.Command {
 
 func newSave(c *cli.CLI) *cobra.Command {
 	var output, platform string
+	var oci bool
 	cmd := &cobra.Command{
 		Use: "save [OPTIONS] IMAGE [IMAGE...]", Short: "Save one or more images to a tar archive (streamed to STDOUT by default)", Args: cli.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -164,11 +242,18 @@ func newSave(c *cli.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.ToFile(output, func() (io.ReadCloser, error) { return engine.ImageSave(cmd.Context(), platform, args...) })
+			format := ""
+			if oci {
+				format = "oci"
+			}
+			return c.ToFile(output, func() (io.ReadCloser, error) {
+				return engine.ImageSaveAs(cmd.Context(), format, platform, args...)
+			})
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
-	cmd.Flags().StringVar(&platform, "platform", "", "Save the image only if it is of this platform, such as linux/amd64")
+	cmd.Flags().StringVar(&platform, "platform", "", "Save only this platform, such as linux/amd64")
+	cmd.Flags().BoolVar(&oci, "oci", false, "Write an OCI image layout, and nothing of Docker's archive beside it")
 	return cli.Also(cmd, "sampan image save, sampan save")
 }
 

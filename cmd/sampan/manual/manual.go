@@ -42,9 +42,14 @@ func write(cmd *cobra.Command, dir string) error {
 		return fault.New(fault.Invalid, "DIRECTORY: %w", err)
 	}
 	for _, child := range cmd.Commands() {
-		if child.IsAvailableCommand() {
+		switch {
+		case child.IsAvailableCommand():
 			if err := write(child, dir); err != nil {
 				return err
+			}
+		case child.IsAdditionalHelpTopicCommand():
+			if err := os.WriteFile(filepath.Join(dir, name(child)+"."+topicSection), []byte(topicPage(child)), 0o644); err != nil {
+				return fault.New(fault.Invalid, "DIRECTORY: %w", err)
 			}
 		}
 	}

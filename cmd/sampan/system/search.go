@@ -55,6 +55,9 @@ type searchOptions struct {
 	format  string
 	limit   int
 	full    bool
+
+	stars     int // flags of before Docker 1.12, which filters have replaced
+	automated bool
 }
 
 func newSearch(c *cli.CLI) *cobra.Command {
@@ -68,10 +71,28 @@ func newSearch(c *cli.CLI) *cobra.Command {
 	f.StringVar(&o.format, "format", "", "Pretty-print search using a Go template")
 	f.IntVar(&o.limit, "limit", 0, "Max number of search results")
 	f.BoolVar(&o.full, "no-trunc", false, "Don't truncate output")
+	f.IntVarP(&o.stars, "stars", "s", 0, "Only displays with at least x stars")
+	f.BoolVar(&o.automated, "automated", false, "Only show automated builds")
+	for _, name := range []string{"stars", "automated"} {
+		f.Lookup(name).Hidden = true
+	}
 	return cmd
 }
 
+// replace makes filters of the old flags, and says which.
+func (o *searchOptions) replace(c *cli.CLI) {
+	if o.stars > 0 {
+		fmt.Fprintf(c.Err, "Flag --stars has been deprecated, use --filter=stars=%d instead\n", o.stars)
+		o.filters.Add("stars", fmt.Sprint(o.stars))
+	}
+	if o.automated {
+		fmt.Fprintln(c.Err, "Flag --automated has been deprecated, use --filter=is-automated=true instead")
+		o.filters.Add("is-automated", "true")
+	}
+}
+
 func (o *searchOptions) run(ctx context.Context, c *cli.CLI, term string) error {
+	o.replace(c)
 	auth, err := c.Auth(term)
 	if err != nil {
 		return err

@@ -8,19 +8,22 @@ import (
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
 )
 
-// Common returns the commands that most people need, for the root of the tree.
-func Common(c *cli.CLI) []*cobra.Command {
-	return []*cobra.Command{newLogin(c), newLogout(c), newSearch(c), newVersion(c), newInfo(c)}
+// Common are the commands that most people need, for the root of the tree.
+var Common = []cli.Verb{
+	{Name: "login", New: newLogin}, {Name: "logout", New: newLogout}, {Name: "search", New: newSearch}, {Name: "version", New: newVersion},
+	{Name: "info", New: newInfo},
 }
 
-// Commands returns the others that stand at the root of the tree.
-func Commands(c *cli.CLI) []*cobra.Command { return []*cobra.Command{newEvents(c), newInspect(c)} }
+// Commands are the others that stand at the root of the tree.
+var Commands = []cli.Verb{{Name: "events", New: newEvents}, {Name: "inspect", New: newInspect}}
 
-// Groups returns `sampan system` and `sampan plugin`.
-func Groups(c *cli.CLI) []*cobra.Command {
-	return []*cobra.Command{
-		cli.Group("builder", "Manage builds", newBuildPrune(c)),
-		cli.Group("system", "Manage Sampan", newCheck(c), newDiskUsage(c), newEvents(c), newInfo(c), newPrune(c), newDialStdio(c)),
-		cli.Group("plugin", "Manage drivers", newPlugins(c), newSchemas(c)),
-	}
+// Groups are `sampan builder`, `sampan system` and `sampan plugin`.
+var Groups = []cli.Verb{
+	{Name: "builder", New: func(c *cli.CLI) *cobra.Command { return cli.Group("builder", "Manage builds", newBuildPrune(c)) }},
+	{Name: "system", New: func(c *cli.CLI) *cobra.Command {
+		return cli.Group("system", "Manage Sampan", newCheck(c), newDiskUsage(c), newEvents(c), newInfo(c), newPrune(c), newDialStdio(c))
+	}},
+	{Name: "plugin", New: func(c *cli.CLI) *cobra.Command {
+		return cli.Group("plugin", "Manage drivers", newPlugins(c), newSchemas(c))
+	}},
 }

@@ -55,7 +55,11 @@ func (b builds) prune(w http.ResponseWriter, r *route.Request) error {
 		return err
 	}
 	var answer wire.BuildPrune
-	if pruner, ok := b.backend.(BuildPruner); ok {
+	// Records have no labels: `system prune --filter label=x` is about what has them, and spares the cache.
+	labelled := len(filters["label"]) > 0
+	delete(filters, "label")
+	delete(filters, "label!")
+	if pruner, ok := b.backend.(BuildPruner); ok && !labelled {
 		var err error
 		if answer, err = pruner.Prune(r.Detached(), all, filters); err != nil {
 			return err

@@ -97,8 +97,8 @@ var containerFilters = with(labelFilters, route.FilterKeys{
 	"status":  route.OneOf("created", "running", "paused", "restarting", "removing", "exited", "dead"),
 })
 
-// list answers the containers. With "brief", which is ours and which Docker's daemon overlooks, networks have only
-// names: the endpoints are half of the answer, and a table shows none of them.
+// list answers the containers. With "brief", which is ours and which Docker's daemon overlooks, they have only
+// what a table shows, in the brief form.
 func (c containers) list(w http.ResponseWriter, r *route.Request) error {
 	q := r.Query()
 	o := container.ListOptions{All: q.Bool("all"), Limit: q.Int("limit", 0), Size: q.Bool("size"), Brief: q.Bool("brief"), Filters: q.Filters(containerFilters)}
@@ -113,6 +113,9 @@ func (c containers) list(w http.ResponseWriter, r *route.Request) error {
 	list, err := c.backend.List(r.Context(), o)
 	if err != nil {
 		return err
+	}
+	if o.Brief {
+		return route.WriteBody(w, "application/json", wire.AppendBrief(make([]byte, 0, 384*len(list)), list))
 	}
 	for i := range list {
 		shapeSummary(&list[i], r.Version)
@@ -149,6 +152,7 @@ func (c containers) inspect(w http.ResponseWriter, r *route.Request) error {
 	if err != nil {
 		return err
 	}
+	shapeInspect(&answer, r.Version)
 	return route.WriteJSON(w, http.StatusOK, answer)
 }
 

@@ -55,17 +55,7 @@ func (s system) diskUsage(w http.ResponseWriter, r *route.Request) error {
 	if err := all.Wait(); err != nil {
 		return err
 	}
-	for i := range answer.Containers {
-		shapeSummary(&answer.Containers[i], r.Version)
-	}
-	if r.Version >= 44 {
-		return route.WriteJSON(w, http.StatusOK, answer)
-	}
-	return route.WriteJSON(w, http.StatusOK, struct {
-		wire.DiskUsage
-		Images      any   `json:"Images"`
-		BuilderSize int64 `json:"BuilderSize"`
-	}{answer, shapeImages(answer.Images, r.Version), cacheSize(answer.BuildCache)})
+	return route.WriteJSON(w, http.StatusOK, shapeUsage(answer, r.Version))
 }
 
 // Each of these fills in fields of its own, so they may run in parallel.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sampan-project/sampan/core/api/route"
 	"github.com/sampan-project/sampan/core/fault"
@@ -38,6 +39,16 @@ type (
 	}
 	ImagePruner interface {
 		Prune(ctx context.Context, filters map[string][]string) (wire.ImagesPrune, error)
+	}
+	// ImagePlatforms does with one platform of an image what Images does with the one that a name stands for.
+	ImagePlatforms interface {
+		InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.ImageInspect, error)
+		HistoryFor(ctx context.Context, ref string, platform *ocispec.Platform) ([]wire.ImageHistory, error)
+		SaveWith(ctx context.Context, refs []string, o image.SaveOptions, w io.Writer) error
+		LoadFor(ctx context.Context, r io.Reader, platform *ocispec.Platform, progress func(wire.Message)) error
+		ImportFor(ctx context.Context, r io.Reader, ref, platform, message string, changes []string, progress func(wire.Message)) (digest.Digest, error)
+		PushFor(ctx context.Context, ref string, platform *ocispec.Platform, auth *wire.AuthConfig, progress func(wire.Message)) error
+		RemovePlatforms(ctx context.Context, ref string, platforms []ocispec.Platform, force, noPrune bool) ([]wire.ImageDelete, error)
 	}
 	ImageSearcher interface {
 		Search(ctx context.Context, term string, limit int, filters map[string][]string, auth *wire.AuthConfig) ([]wire.SearchResult, error)
@@ -78,7 +89,7 @@ func (i images) list(w http.ResponseWriter, r *route.Request) error {
 		o.SharedSize = q.Bool("shared-size")
 	}
 	if r.Version >= 47 {
-		q.Bool("manifests") // checked, and no more: an image here is of one manifest
+		o.Manifests = q.Bool("manifests")
 	}
 	// "filter" was the way to ask for names before v1.41.
 	if name := q.Text("filter"); name != "" && r.Version < 41 {
@@ -99,20 +110,30 @@ func (i images) list(w http.ResponseWriter, r *route.Request) error {
 
 func (i images) inspect(w http.ResponseWriter, r *route.Request) error {
 	q := r.Query()
-	platform, manifests := "", false
+	var o image.InspectOptions
+	var err error
 	if r.Version >= 48 {
-		manifests = q.Bool("manifests")
+		o.Manifests = q.Bool("manifests")
 	}
 	if r.Version >= 49 {
-		platform = q.Text("platform")
+		if o.Platform, err = onePlatform(q); err != nil {
+			return err
+		}
 	}
 	if err := q.Err(); err != nil {
 		return err
 	}
-	if manifests && platform != "" {
+	if o.Manifests && o.Platform != nil {
 		return fault.New(fault.Invalid, "conflicting options: manifests and platform options cannot both be set")
 	}
-	answer, err := i.ofPlatform(r, r.Variable(), platform)
+	var answer wire.ImageInspect
+	if o == (image.InspectOptions{}) {
+		answer, err = i.backend.Inspect(r.Context(), r.Variable())
+	} else if b, berr := ability[ImagePlatforms](i.backend, "an image's platforms"); berr != nil {
+		err = berr
+	} else {
+		answer, err = b.InspectWith(r.Context(), r.Variable(), o)
+	}
 	if err != nil {
 		return err
 	}
@@ -120,10 +141,18 @@ func (i images) inspect(w http.ResponseWriter, r *route.Request) error {
 }
 
 func (i images) history(w http.ResponseWriter, r *route.Request) error {
-	if err := i.checkPlatform(r, r.Variable()); err != nil {
+	platform, err := i.platform(r)
+	if err != nil {
 		return err
 	}
-	list, err := i.backend.History(r.Context(), r.Variable())
+	var list []wire.ImageHistory
+	if platform == nil {
+		list, err = i.backend.History(r.Context(), r.Variable())
+	} else if b, berr := ability[ImagePlatforms](i.backend, "an image's platforms"); berr != nil {
+		err = berr
+	} else {
+		list, err = b.HistoryFor(r.Context(), r.Variable(), platform)
+	}
 	if err != nil {
 		return err
 	}
@@ -136,14 +165,33 @@ func (i images) remove(w http.ResponseWriter, r *route.Request) error {
 	if err := q.Err(); err != nil {
 		return err
 	}
+	var list []wire.ImageDelete
+	var err error
 	if r.Version >= 50 && q.Has("platforms") {
-		return fault.New(fault.NotImplemented, "removing one platform of an image is not supported by this daemon: an image here is of one platform")
+		list, err = i.removePlatforms(r, q.Texts("platforms"), force, noPrune)
+	} else {
+		list, err = i.backend.Remove(r.Detached(), r.Variable(), force, noPrune)
 	}
-	list, err := i.backend.Remove(r.Detached(), r.Variable(), force, noPrune)
 	if err != nil {
 		return err
 	}
 	return route.WriteJSON(w, http.StatusOK, orEmpty(list))
+}
+
+func (i images) removePlatforms(r *route.Request, given []string, force, noPrune bool) ([]wire.ImageDelete, error) {
+	b, err := ability[ImagePlatforms](i.backend, "an image's platforms")
+	if err != nil {
+		return nil, err
+	}
+	var platforms []ocispec.Platform
+	for _, text := range given {
+		p, err := decodePlatform("platforms", text)
+		if err != nil {
+			return nil, err
+		}
+		platforms = append(platforms, p)
+	}
+	return b.RemovePlatforms(r.Detached(), r.Variable(), platforms, force, noPrune)
 }
 
 func (i images) tag(w http.ResponseWriter, r *route.Request) error {

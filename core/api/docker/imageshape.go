@@ -3,6 +3,8 @@ package docker
 import (
 	"encoding/json"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/sampan-project/sampan/core/api/route"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
@@ -77,36 +79,37 @@ func shapeImage(i wire.ImageInspect, v route.Version) any {
 	}}
 }
 
-// checkPlatform refuses the parameter "platform" (v1.48) when the image is not of that platform.
-func (i images) checkPlatform(r *route.Request, ref string) error {
-	q := r.Query()
-	given := q.Texts("platform")
-	if err := q.Err(); err != nil || r.Version < 48 || len(given) == 0 || given[0] == "" {
-		return err
+// decodePlatform reads a platform as the API has it: JSON as {"os":"linux","architecture":"arm64"}.
+func decodePlatform(field, text string) (ocispec.Platform, error) {
+	var p ocispec.Platform
+	if err := json.Unmarshal([]byte(text), &p); err != nil || p.OS == "" || p.Architecture == "" {
+		return p, &fault.Field{Field: field, Given: text, Expected: `JSON such as {"os":"linux","architecture":"amd64"}`}
 	}
-	if len(given) > 1 {
-		return fault.New(fault.Invalid, "multiple platform parameters not supported")
-	}
-	_, err := i.ofPlatform(r, ref, given[0])
-	return err
+	return p, nil
 }
 
-// ofPlatform returns the image if it is of the platform: JSON as {"os":"linux","architecture":"arm64"},
-// "" for any.
-func (i images) ofPlatform(r *route.Request, ref, platform string) (wire.ImageInspect, error) {
-	var p wire.Platform
-	if platform != "" {
-		if err := json.Unmarshal([]byte(platform), &p); err != nil || p.OS == "" || p.Architecture == "" {
-			return wire.ImageInspect{}, &fault.Field{Field: "platform", Given: platform, Expected: `JSON such as {"os":"linux","architecture":"amd64"}`}
-		}
+// onePlatform reads the parameter "platform"; none is nil.
+func onePlatform(q *route.Query) (*ocispec.Platform, error) {
+	given := q.Texts("platform")
+	if len(given) == 0 || given[0] == "" {
+		return nil, nil
 	}
-	answer, err := i.backend.Inspect(r.Context(), ref)
-	if err != nil {
-		return wire.ImageInspect{}, err
+	if len(given) > 1 {
+		return nil, fault.New(fault.Invalid, "multiple platform parameters not supported")
 	}
-	if platform != "" && (p.OS != answer.Os || p.Architecture != answer.Architecture || p.Variant != "" && p.Variant != answer.Variant) {
-		return wire.ImageInspect{}, fault.New(fault.NotFound, "image with reference %s was found but does not provide the specified platform (%s/%s), it is of %s/%s",
-			ref, p.OS, p.Architecture, answer.Os, answer.Architecture)
+	p, err := decodePlatform("platform", given[0])
+	return &p, err
+}
+
+// platform is onePlatform for the requests that have it since v1.48.
+func (i images) platform(r *route.Request) (*ocispec.Platform, error) {
+	if r.Version < 48 {
+		return nil, nil
 	}
-	return answer, nil
+	q := r.Query()
+	p, err := onePlatform(q)
+	if err == nil {
+		err = q.Err()
+	}
+	return p, err
 }

@@ -39,7 +39,7 @@ func (c containers) logs(w http.ResponseWriter, r *route.Request) error {
 		return err
 	}
 	if !o.Stdout && !o.Stderr {
-		return fault.New(fault.Invalid, "must specify at least one of 'stdout' or 'stderr'")
+		return fault.New(fault.Invalid, "Bad parameters: you must choose at least one stream")
 	}
 	tty, err := c.backend.TTY(r.Variable())
 	if err != nil {

@@ -27,7 +27,12 @@ func (p plugins) routes() []route.Route {
 	)
 }
 
-func (p plugins) list(w http.ResponseWriter, _ *route.Request) error {
+func (p plugins) list(w http.ResponseWriter, r *route.Request) error {
+	q := r.Query()
+	q.Filters(route.FilterKeys{"enabled": route.IsBool, "capability": nil})
+	if err := q.Err(); err != nil {
+		return err
+	}
 	return route.WriteJSON(w, http.StatusOK, []struct{}{})
 }
 

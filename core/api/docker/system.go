@@ -57,13 +57,6 @@ func (s system) version(w http.ResponseWriter, r *route.Request) error {
 	return route.WriteJSON(w, http.StatusOK, s.backends.System.Version(r.Context()))
 }
 
-// info49 is wire.Info with what v1.50 dropped.
-type info49 struct {
-	wire.Info
-	BridgeNfIptables  bool `json:"BridgeNfIptables"`
-	BridgeNfIP6tables bool `json:"BridgeNfIp6tables"`
-}
-
 // bridgeFilter reports whether packets on a bridge pass the host's filter too, of which clients before
 // v1.50 warn when it is not so.
 func bridgeFilter(table string) bool {
@@ -79,10 +72,7 @@ func (s system) info(w http.ResponseWriter, r *route.Request) error {
 	if info.Swarm.LocalNodeState == "" {
 		info.Swarm.LocalNodeState = "inactive"
 	}
-	if r.Version < 50 {
-		return route.WriteJSON(w, http.StatusOK, info49{info, bridgeFilter("iptables"), bridgeFilter("ip6tables")})
-	}
-	return route.WriteJSON(w, http.StatusOK, info)
+	return route.WriteJSON(w, http.StatusOK, shapeInfo(info, r.Version))
 }
 
 func (s system) auth(w http.ResponseWriter, r *route.Request) error {

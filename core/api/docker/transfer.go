@@ -1,14 +1,16 @@
 package docker
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/sampan-project/sampan/core/api/route"
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/image"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -80,11 +82,24 @@ func (i images) importRoot(w http.ResponseWriter, r *route.Request, q *route.Que
 	if source == "-" { // the client knows how far it is with its own archive, and Docker tells it only the result
 		progress = func(wire.Message) {}
 	}
-	id, err := i.backend.Import(r.Context(), body, joinTag(q.Text("repo"), q.Text("tag")), message, q.Texts("changes"), progress)
+	id, err := i.imported(r, q, message, body, progress)
 	if err == nil {
 		p.Send(wire.Message{Status: id.String()})
 	}
 	return p.End(err)
+}
+
+// imported imports for the platform that was asked for (v1.32), in Docker's notation: linux/arm64.
+func (i images) imported(r *route.Request, q *route.Query, message string, body io.Reader, progress func(wire.Message)) (digest.Digest, error) {
+	ref, platform := joinTag(q.Text("repo"), q.Text("tag")), q.Text("platform")
+	if platform == "" || r.Version < 32 {
+		return i.backend.Import(r.Context(), body, ref, message, q.Texts("changes"), progress)
+	}
+	b, err := ability[ImagePlatforms](i.backend, "an image's platforms")
+	if err != nil {
+		return "", err
+	}
+	return b.ImportFor(r.Context(), body, ref, platform, message, q.Texts("changes"), progress)
 }
 
 // fetchArchive opens the address of an archive. Whoever may use this API is root on the host, so
@@ -122,15 +137,29 @@ func (i images) push(w http.ResponseWriter, r *route.Request) error {
 	if err != nil {
 		return err
 	}
+	var platform *ocispec.Platform
+	if r.Version >= 46 {
+		if platform, err = onePlatform(q); err != nil {
+			return err
+		}
+	}
 	p := route.NewProgress(w)
+	if platform != nil {
+		one, err := ability[ImagePlatforms](i.backend, "an image's platforms")
+		if err != nil {
+			return err
+		}
+		return p.End(one.PushFor(r.Context(), joinTag(r.Variable(), tag), platform, auth, p.Send))
+	}
 	return p.End(b.Push(r.Context(), joinTag(r.Variable(), tag), auth, p.Send))
 }
 
 func (i images) load(w http.ResponseWriter, r *route.Request) error {
 	q := r.Query()
 	quiet := q.BoolOr("quiet", true)
-	if r.Version >= 48 && q.Text("platform") != "" {
-		return fault.New(fault.NotImplemented, "loading one platform of an archive is not supported by this daemon: leave out platform to load that of the host")
+	platform, err := i.platform(r)
+	if err != nil {
+		return err
 	}
 	if err := q.Err(); err != nil {
 		return err
@@ -144,7 +173,14 @@ func (i images) load(w http.ResponseWriter, r *route.Request) error {
 			}
 		}
 	}
-	return p.End(i.backend.Load(r.Context(), r.Upload(w), progress))
+	if platform == nil {
+		return p.End(i.backend.Load(r.Context(), r.Upload(w), progress))
+	}
+	b, err := ability[ImagePlatforms](i.backend, "an image's platforms")
+	if err != nil {
+		return err
+	}
+	return p.End(b.LoadFor(r.Context(), r.Upload(w), platform, progress))
 }
 
 // save writes an archive of images. An error after its first byte breaks the connection off, so
@@ -161,39 +197,20 @@ func (i images) save(w http.ResponseWriter, r *route.Request) error {
 	if len(names) == 0 {
 		return &fault.Field{Field: "names", Given: "", Expected: "the name of at least one image"}
 	}
-	for _, name := range names {
-		if err := i.checkPlatform(r, name); err != nil {
-			return err
-		}
+	o := image.SaveOptions{OCI: q.Text("format") == "oci"}
+	var err error
+	if o.Platform, err = i.platform(r); err != nil {
+		return err
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
-	return i.backend.Save(r.Context(), names, w)
+	if o == (image.SaveOptions{}) {
+		return i.backend.Save(r.Context(), names, w)
+	}
+	b, err := ability[ImagePlatforms](i.backend, "an image's platforms")
+	if err != nil {
+		return err
+	}
+	return b.SaveWith(r.Context(), names, o, w)
 }
 
-// maxAuth bounds the login header; an identity token is a few KiB.
-const maxAuth = 64 << 10
-
-// registryAuth reads the header X-Registry-Auth: JSON in base64, of either alphabet, padded or not.
-// No header, and the JSON of nothing, is no login.
-func registryAuth(r *route.Request) (*wire.AuthConfig, error) {
-	given := r.Header.Get("X-Registry-Auth")
-	if given == "" {
-		return nil, nil
-	}
-	if len(given) > maxAuth {
-		return nil, fault.New(fault.Invalid, "X-Registry-Auth header: %d bytes: expected at most %d", len(given), maxAuth)
-	}
-	alphabet := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(given, "="))
-	b, err := base64.RawURLEncoding.DecodeString(alphabet)
-	var auth *wire.AuthConfig
-	if err == nil {
-		err = json.Unmarshal(b, &auth)
-	}
-	if err != nil { // the value may be a secret: not in the message
-		return nil, fault.New(fault.Invalid, "invalid X-Registry-Auth header: expected the JSON of a login in base64url")
-	}
-	if auth == nil || *auth == (wire.AuthConfig{}) {
-		return nil, nil
-	}
-	return auth, nil
-}
+func registryAuth(r *route.Request) (*wire.AuthConfig, error) { return r.RegistryAuth() }

@@ -1,5 +1,5 @@
 // Package sampan answers /sampan/v1: what Docker's API has no word for. Schemas of drivers, the
-// plugins that serve them, and builds as graphs.
+// plugins that serve them, builds as graphs, manifest lists, and views of images.
 package sampan
 
 import (
@@ -18,6 +18,8 @@ type Backends struct {
 	Build   Builder
 	Plugins Plugins
 	Checker Checker
+	Trust   Trust
+	Images  Images
 }
 
 // Checker is what the handlers need for system check.
@@ -48,13 +50,16 @@ type handlers struct {
 // Routes returns the endpoints. Files that come with a build are kept below tempDir while it runs.
 func Routes(b Backends, tempDir string) []route.Route {
 	h := handlers{b, tempDir}
-	return []route.Route{
+	return append(h.images(), []route.Route{
 		{Method: http.MethodGet, Pattern: "/sampan/v1/schemas", Handle: h.schemas},
 		{Method: http.MethodGet, Pattern: "/sampan/v1/plugins", Handle: h.plugins},
 		{Method: http.MethodPost, Pattern: "/sampan/v1/build", Handle: h.build},
 		{Method: http.MethodGet, Pattern: "/sampan/v1/check", Handle: h.check(false)},
 		{Method: http.MethodPost, Pattern: "/sampan/v1/check", Handle: h.check(true)},
-	}
+		{Method: http.MethodGet, Pattern: "/sampan/v1/trust/signatures", Handle: h.trust(h.signatures)},
+		{Method: http.MethodPost, Pattern: "/sampan/v1/trust/signatures", Handle: h.trust(h.sign)},
+		{Method: http.MethodDelete, Pattern: "/sampan/v1/trust/signatures", Handle: h.trust(h.revoke)},
+	}...)
 }
 
 func (h handlers) schemas(w http.ResponseWriter, r *route.Request) error {

@@ -105,6 +105,9 @@ func (u Unit) slice() bool { return strings.HasSuffix(u.Name, ".slice") }
 // systemd's.
 func (u Unit) Delegated() bool { return !u.slice() }
 
+// SlicePath is where the cgroup of a slice is: a dash in its name is a level, a-b.slice is in a.slice.
+func SlicePath(name string) (string, error) { return expand(name) }
+
 // expand is where a slice's cgroup is: a dash in its name is a level, a-b.slice is in a.slice.
 func expand(slice string) (string, error) {
 	bad := &fault.Field{Field: "linux.cgroupsPath", Given: short(slice), Expected: "a slice's name such as machine.slice or a-b.slice"}

@@ -21,9 +21,6 @@ import (
 const minMemory = 6 << 20
 
 func validateResources(c *wire.ContainerConfig, h *wire.HostConfig) error {
-	if err := validateCgroupParent(h.CgroupParent); err != nil {
-		return err
-	}
 	if h.ShmSize < 0 {
 		return fault.New(fault.Invalid, "SHM size can not be less than 0")
 	}

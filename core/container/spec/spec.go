@@ -17,6 +17,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/sampan-project/sampan/core/cgroup/systemd"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -45,7 +46,8 @@ type Input struct {
 	// InitPath is the program that becomes process 1 with `--init`: it is bound at InitTarget.
 	InitPath string
 
-	CgroupParent   string // without a leading or trailing slash it is below /
+	CgroupParent   string // without a leading or trailing slash it is below /; with SystemdCgroup it is a slice
+	SystemdCgroup  bool   // systemd makes the cgroup
 	DefaultUlimits map[string]wire.Ulimit
 	AppArmor       string // profile of containers that ask for none; "" without AppArmor
 	Annotations    map[string]string
@@ -194,7 +196,7 @@ func (in Input) linux() (*specs.Linux, error) {
 	l := &specs.Linux{
 		Sysctl:            sysctls(in),
 		Resources:         resources,
-		CgroupsPath:       CgroupsPath(in.CgroupParent, in.ID),
+		CgroupsPath:       in.cgroupsPath(),
 		Namespaces:        namespaces,
 		Devices:           devices,
 		MaskedPaths:       in.Host.MaskedPaths,
@@ -213,16 +215,40 @@ func (in Input) linux() (*specs.Linux, error) {
 	return l, nil
 }
 
-// CgroupsPath is where the container's cgroup is below each hierarchy's root.
-func CgroupsPath(parent, id string) string { return path.Join("/", parent, id) }
+// ScopePrefix begins the names of the scopes that systemd makes for containers.
+const ScopePrefix = "sampan"
 
-// Validated paths of --cgroup-parent: they are joined to the roots of the hierarchies.
-func validateCgroupParent(parent string) error {
+// cgroupsPath is where the container's cgroup is below each hierarchy's root, or by which names systemd makes it.
+func (in Input) cgroupsPath() string {
+	if in.SystemdCgroup {
+		return in.CgroupParent + ":" + ScopePrefix + ":" + in.ID
+	}
+	return path.Join("/", in.CgroupParent, in.ID)
+}
+
+// DefaultCgroupParent is where containers are that ask for no other: with systemd's driver it is Docker's.
+func DefaultCgroupParent(bySystemd bool) string {
+	if bySystemd {
+		return "system.slice"
+	}
+	return "/sampan"
+}
+
+// ValidateCgroupParent checks --cgroup-parent: a path, which is joined to the roots of the hierarchies, or
+// with systemd's driver the name of a slice.
+func ValidateCgroupParent(parent string, bySystemd bool) error {
 	if parent == "" {
 		return nil
 	}
+	if bySystemd {
+		_, err := systemd.SlicePath(parent)
+		if err != nil || strings.Contains(parent, ":") { // which separates the parts of cgroupsPath
+			return fault.New(fault.Invalid, "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\", given %.128q", parent) // Docker's words
+		}
+		return nil
+	}
 	if strings.HasSuffix(parent, ".slice") {
-		return fault.New(fault.NotImplemented, "--cgroup-parent %q: systemd slices are not supported, expected a path such as /batch", parent)
+		return fault.New(fault.Invalid, "--cgroup-parent %.128q: a slice needs systemd's driver, --exec-opt native.cgroupdriver=systemd of the daemon; expected a path such as /batch", parent)
 	}
 	for part := range strings.SplitSeq(strings.Trim(parent, "/"), "/") {
 		if part == "" || part == "." || part == ".." || strings.ContainsRune(part, 0) {

@@ -53,14 +53,34 @@ func TestValidateRefuses(t *testing.T) {
 		"--gpus":               {Resources: wire.Resources{DeviceRequests: []wire.DeviceRequest{{}}}},
 		"--security-opt":       {SecurityOpt: []string{"sekkomp=x"}},
 		`sysctl "vm.overcommit_memory" is not in a separate kernel namespace`: {Sysctls: map[string]string{"vm.overcommit_memory": "1"}},
-		"sysctl":          {NetworkMode: "host", Sysctls: map[string]string{"net.core.somaxconn": "1"}},
-		"--ulimit":        {Resources: wire.Resources{Ulimits: []wire.Ulimit{{Name: "nofiles", Soft: 1, Hard: 1}}}},
-		"--cgroup-parent": {Resources: wire.Resources{CgroupParent: "/../x"}},
-		"--pid":           {PidMode: "hots"},
+		"sysctl":   {NetworkMode: "host", Sysctls: map[string]string{"net.core.somaxconn": "1"}},
+		"--ulimit": {Resources: wire.Resources{Ulimits: []wire.Ulimit{{Name: "nofiles", Soft: 1, Hard: 1}}}},
+		"--pid":    {PidMode: "hots"},
 	} {
 		if err := Validate(&wire.ContainerConfig{}, &h); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+func TestCgroupParent(t *testing.T) {
+	for _, c := range []struct {
+		parent    string
+		bySystemd bool
+		want      string // "" is no error
+	}{
+		{"", false, ""}, {"", true, ""}, {"/batch", false, ""}, {"batch/night", false, ""}, {"batch.slice", true, ""}, {"a-b.slice", true, ""},
+		{"/../x", false, `--cgroup-parent "/../x"`}, {"batch.slice", false, "native.cgroupdriver=systemd"},
+		{"/batch", true, "valid slice"}, {"a--b.slice", true, "valid slice"}, {"a:b.slice", true, "valid slice"}, {"a/b.slice", true, "valid slice"}, {".slice", true, "valid slice"},
+	} {
+		err := ValidateCgroupParent(c.parent, c.bySystemd)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q, systemd %t: %v, want %q", c.parent, c.bySystemd, err, c.want)
+		}
+	}
+	s, err := Build(Input{ID: "abc", Config: &wire.ContainerConfig{}, Host: &wire.HostConfig{}, Args: []string{"sh"}, Cwd: "/", CgroupParent: "a-b.slice", SystemdCgroup: true})
+	if err != nil || s.Linux.CgroupsPath != "a-b.slice:sampan:abc" {
+		t.Errorf("cgroup %v, %v", s, err)
 	}
 }
 

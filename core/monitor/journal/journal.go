@@ -2,7 +2,7 @@
 // 5424, over /dev/log or to another host) and to systemd's journal (its native protocol).
 //
 // Both are a message to a socket, so they need no process of their own: the monitor, which has the
-// output, sends them. A logger that is away loses what is written meanwhile, it never ends a container.
+// output, sends them. TLS alone is another program's (forward.go). A logger that is away loses what is written meanwhile, it never ends a container.
 package journal
 
 import (
@@ -25,6 +25,7 @@ const (
 // remote is a log that sends messages: the connection, and how an entry becomes a message.
 type remote struct {
 	network, address string
+	tls              TLS // with secure
 	encode           func(b, text []byte, s jsonlog.Stream, t time.Time) []byte
 	stream           bool // messages are lines; otherwise datagrams
 
@@ -39,10 +40,20 @@ type remote struct {
 // connect makes the connection for the first time: a container whose logger is not there must not start.
 func (r *remote) connect() (jsonlog.Log, error) {
 	var err error
-	if r.conn, err = net.DialTimeout(r.network, r.address, patience); err != nil {
+	if r.conn, err = r.dial(); err != nil {
 		return nil, fault.New(fault.Unavailable, "log: connect to %s %s: %w", r.network, r.address, err)
 	}
 	return r, nil
+}
+
+// secure is Docker's name for TLS over TCP.
+const secure = "tcp+tls"
+
+func (r *remote) dial() (net.Conn, error) {
+	if r.network == secure {
+		return r.tls.dial(r.address)
+	}
+	return net.DialTimeout(r.network, r.address, patience)
 }
 
 // Begin locks the connection for a run of entries.
@@ -72,7 +83,7 @@ func (b *batch) send() bool {
 		if time.Now().Before(b.retry) {
 			return false
 		}
-		conn, err := net.DialTimeout(b.network, b.address, patience)
+		conn, err := (*remote)(b).dial()
 		if err != nil {
 			b.retry = time.Now().Add(pause)
 			return false
@@ -123,7 +134,7 @@ func ParseAddress(text string) (network, address string, err error) {
 	if text == "" {
 		return "unixgram", "/dev/log", nil
 	}
-	wrong := &fault.Field{Field: "log opt syslog-address", Given: text, Expected: "udp://HOST[:PORT], tcp://HOST[:PORT], unix://PATH or unixgram://PATH"}
+	wrong := &fault.Field{Field: "log opt syslog-address", Given: text, Expected: "udp://HOST[:PORT], tcp://HOST[:PORT], tcp+tls://HOST[:PORT], unix://PATH or unixgram://PATH"}
 	network, address, ok := strings.Cut(text, "://")
 	switch {
 	case !ok || address == "":
@@ -133,9 +144,7 @@ func ParseAddress(text string) (network, address string, err error) {
 			return "", "", wrong
 		}
 		return network, address, nil
-	case network == "tcp+tls":
-		return "", "", fault.New(fault.NotImplemented, "log opt syslog-address=%s is not supported: the monitor has no TLS; send to a logger on this host that forwards", text)
-	case network != "udp" && network != "tcp":
+	case network != "udp" && network != "tcp" && network != secure:
 		return "", "", wrong
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {

@@ -152,7 +152,7 @@ func TestNobodyThere(t *testing.T) {
 func TestParse(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "unixgram /dev/log", "udp://h": "udp h:514", "tcp://h:1": "tcp h:1", "udp://[::1]:9": "udp [::1]:9", "unix:///x": "unix /x",
-		"tcp+tls://h": "no TLS", "h:1": "expected udp", "unix://x": "expected udp", "http://x": "expected udp",
+		"tcp+tls://h": "tcp+tls h:514", "h:1": "expected udp", "unix://x": "expected udp", "http://x": "expected udp",
 	} {
 		network, address, err := ParseAddress(text)
 		if got := network + " " + address; got != want && (err == nil || !strings.Contains(err.Error(), want)) {

@@ -16,6 +16,7 @@ type Syslog struct {
 	Facility int    // RFC 5424, section 6.2.1
 	Format   string // see Formats
 	Tag      string
+	TLS      TLS // of a tcp+tls address
 }
 
 // Formats are the formats of a message: "" is what syslog(3) sends to /dev/log, rfc3164 has the host's
@@ -39,8 +40,8 @@ func OpenSyslog(o Syslog) (jsonlog.Log, error) {
 	if err != nil || host == "" {
 		host = "-"
 	}
-	m := message{o: o, host: host, pid: strconv.Itoa(os.Getpid()), stream: network == "tcp" || network == "unix"}
-	r := &remote{network: network, address: address, encode: m.encode, stream: m.stream}
+	m := message{o: o, host: host, pid: strconv.Itoa(os.Getpid()), stream: network == "tcp" || network == "unix" || network == secure}
+	r := &remote{network: network, address: address, tls: o.TLS, encode: m.encode, stream: m.stream}
 	log, err := r.connect()
 	if err != nil && o.Address == "" { // some hosts' /dev/log is a stream
 		r.network, m.stream = "unix", true

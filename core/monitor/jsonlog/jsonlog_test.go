@@ -193,23 +193,25 @@ func TestRotationKeepsSoManyFiles(t *testing.T) {
 }
 
 func TestTail(t *testing.T) {
-	w := open(t, Options{MaxSize: 5000, MaxFile: 4})
-	l := w.Lines(Stdout)
-	for i := range 150 {
-		fmt.Fprintf(l, "%d%s\n", i, strings.Repeat(".", i%90))
-	}
-	all := texts(t, Query{Path: w.options.Path, Tail: All})
-	if len(all) < 60 {
-		t.Fatalf("only %d entries", len(all))
-	}
-	for _, n := range []int{0, 1, 2, 30, 59, len(all), len(all) + 1, 10000} {
-		want := all[max(len(all)-n, 0):]
-		got := texts(t, Query{Path: w.options.Path, Tail: n})
-		if len(got) == 0 && len(want) == 0 {
-			continue
+	for _, compress := range []bool{false, true} {
+		w := open(t, Options{MaxSize: 5000, MaxFile: 4, Compress: compress})
+		l := w.Lines(Stdout)
+		for i := range 150 {
+			fmt.Fprintf(l, "%d%s\n", i, strings.Repeat(".", i%90))
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("tail %d: %s", n, diff)
+		all := texts(t, Query{Path: w.options.Path, Tail: All})
+		if len(all) < 60 {
+			t.Fatalf("compress %t: only %d entries", compress, len(all))
+		}
+		for _, n := range []int{0, 1, 2, 30, 59, len(all), len(all) + 1, 10000} {
+			want := all[max(len(all)-n, 0):]
+			got := texts(t, Query{Path: w.options.Path, Tail: n})
+			if len(got) == 0 && len(want) == 0 {
+				continue
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("compress %t, tail %d: %s", compress, n, diff)
+			}
 		}
 	}
 }
@@ -296,7 +298,14 @@ func TestNoLogHasNoEntries(t *testing.T) {
 // Two streams are written in parallel with much rotation, while several followers read. Each must see
 // every line once and in order, as long as no file is rotated away that it has not opened.
 func TestFollowAcrossRotation(t *testing.T) {
-	w := open(t, Options{MaxSize: 20_000, MaxFile: 500})
+	for _, compress := range []bool{false, true} {
+		followAcrossRotation(t, compress)
+	}
+}
+
+func followAcrossRotation(t *testing.T, compress bool) {
+	t.Helper()
+	w := open(t, Options{MaxSize: 20_000, MaxFile: 500, Compress: compress})
 	ended := make(chan struct{})
 	const lines = 20_000
 	var readers, writers sync.WaitGroup

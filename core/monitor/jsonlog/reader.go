@@ -11,7 +11,6 @@ import (
 	"iter"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 )
 
@@ -60,9 +59,9 @@ type reader struct {
 	q     Query
 	yield func(*Entry, error) bool
 	entry Entry
-	files []*os.File // what is to be read, the oldest first; the first is being read
+	files []*part // what is to be read, the oldest first; the first is being read
 	lines *bufio.Reader
-	part  []byte // a line whose newline has not been written yet
+	begun []byte // a line whose newline has not been written yet
 	watch *watch
 }
 
@@ -73,7 +72,7 @@ func (r *reader) close() {
 	}
 }
 
-func closeAll(files []*os.File) {
+func closeAll(files []*part) {
 	for _, f := range files {
 		f.Close()
 	}
@@ -135,7 +134,7 @@ const maxScans = 100
 
 // openAll opens the files of the log, the oldest first, down to but not including the file that is
 // known to have been read.
-func openAll(path string, until os.FileInfo) ([]*os.File, error) {
+func openAll(path string, until *part) ([]*part, error) {
 	for scans := 1; ; scans++ {
 		files, whole, err := scan(path, until)
 		if err != nil {
@@ -154,12 +153,11 @@ func openAll(path string, until os.FileInfo) ([]*os.File, error) {
 // looking from low to high passes none by that was there at the beginning; one that moved meanwhile
 // is seen twice, and taken once. While it rotates one number is free, that of the file that was just
 // moved: two free ones in a row are the end. All this is sure only if no file was begun meanwhile.
-func scan(path string, until os.FileInfo) (files []*os.File, whole bool, err error) {
-	var infos []os.FileInfo
-	var current os.FileInfo
+func scan(path string, until *part) (files []*part, whole bool, err error) {
+	var current *part
 	missing := 0
 	for i := 0; i < maxFiles && missing < 2; i++ {
-		f, err := os.OpenFile(rotated(path, i), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		p, err := openPart(path, i)
 		if errors.Is(err, fs.ErrNotExist) {
 			missing++
 			continue
@@ -168,29 +166,24 @@ func scan(path string, until os.FileInfo) (files []*os.File, whole bool, err err
 			return files, false, fmt.Errorf("read log: %w", err)
 		}
 		missing = 0
-		info, err := f.Stat()
-		if err != nil || !info.Mode().IsRegular() {
-			f.Close()
-			return files, false, fmt.Errorf("read log: %s is not a regular file", f.Name())
-		}
 		if i == 0 {
-			current = info
+			current = p
 		}
-		if until != nil && os.SameFile(info, until) {
-			f.Close()
+		if until != nil && p.same(until) {
+			p.Close()
 			break
 		}
-		if slices.ContainsFunc(infos, func(o os.FileInfo) bool { return os.SameFile(o, info) }) {
-			f.Close()
+		if slices.ContainsFunc(files, func(o *part) bool { return p.same(o) }) {
+			p.Close()
 			continue
 		}
-		files, infos = append(files, f), append(infos, info)
+		files = append(files, p)
 	}
 	now, err := os.Stat(path)
 	if current == nil || err != nil {
 		return files, len(files) == 0 && err != nil, nil
 	}
-	return files, os.SameFile(current, now), nil
+	return files, os.SameFile(current.info, now), nil
 }
 
 // skip goes to the first entry that Tail wants, and past the files that end before Since.
@@ -199,7 +192,11 @@ func (r *reader) skip() error {
 		want := r.q.Tail
 		i := len(r.files) - 1
 		for ; i >= 0; i-- {
-			found, err := seekTail(r.files[i], want)
+			err := r.files[i].unpack()
+			found := 0
+			if err == nil {
+				found, err = seekTail(r.files[i].File, want)
+			}
 			if err != nil {
 				return fmt.Errorf("read log: %w", err)
 			}
@@ -273,7 +270,7 @@ func (r *reader) drain(ctx context.Context) error {
 		if len(r.files) == 1 {
 			return nil
 		}
-		r.part = nil // a file that was rotated gets no further
+		r.begun = nil // a file that was rotated gets no further
 		r.dropFiles(1)
 		r.lines = nil
 	}
@@ -282,6 +279,9 @@ func (r *reader) drain(ctx context.Context) error {
 
 func (r *reader) drainFile(ctx context.Context) error {
 	if r.lines == nil {
+		if err := r.files[0].unpack(); err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
 		r.lines = bufio.NewReaderSize(r.files[0], 64<<10)
 	}
 	for n := 0; ; n++ {
@@ -289,23 +289,23 @@ func (r *reader) drainFile(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		line, err := r.lines.ReadSlice('\n')
-		if err == nil && len(r.part) == 0 {
+		if err == nil && len(r.begun) == 0 {
 			if err := r.line(line[:len(line)-1]); err != nil {
 				return err
 			}
 			continue
 		}
-		r.part = append(r.part, line...)
+		r.begun = append(r.begun, line...)
 		switch {
 		case err == nil:
-			err := r.line(r.part[:len(r.part)-1])
-			r.part = r.part[:0]
+			err := r.line(r.begun[:len(r.begun)-1])
+			r.begun = r.begun[:0]
 			if err != nil {
 				return err
 			}
 		case errors.Is(err, bufio.ErrBufferFull):
-			if len(r.part) > maxLine {
-				r.part = r.part[:maxLine] // no entry is that long: its end will be found, and it is skipped
+			if len(r.begun) > maxLine {
+				r.begun = r.begun[:maxLine] // no entry is that long: its end will be found, and it is skipped
 			}
 		case errors.Is(err, io.EOF):
 			return nil
@@ -334,16 +334,12 @@ func (r *reader) line(b []byte) error {
 // successors looks whether the file that was read last has been rotated away, and if so reads its
 // rest and goes on with those that came after it.
 func (r *reader) successors() error {
-	var last os.FileInfo
+	var last *part
 	if len(r.files) > 0 {
-		info, err := r.files[len(r.files)-1].Stat() // the youngest that is open
-		if err != nil {
-			return fmt.Errorf("read log: %w", err)
-		}
-		if now, err := os.Stat(r.q.Path); err == nil && os.SameFile(info, now) {
+		last = r.files[len(r.files)-1] // the youngest that is open
+		if now, err := os.Stat(r.q.Path); err == nil && !last.gzip && os.SameFile(last.info, now) {
 			return nil
 		}
-		last = info
 	}
 	next, err := openAll(r.q.Path, last)
 	if err != nil {

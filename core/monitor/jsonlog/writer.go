@@ -24,6 +24,8 @@ type Options struct {
 	MaxSize int64 // bytes after which the file is rotated; 0: never
 	MaxFile int   // files that are kept, the current one included; less than 1 is 1
 	Attrs   map[string]string
+	// Compress packs each file with gzip when it was rotated.
+	Compress bool
 }
 
 // Writer appends to a log. Its methods may be called in parallel.
@@ -35,6 +37,8 @@ type Writer struct {
 	file    *os.File
 	size    int64
 	dropped int64
+
+	packing sync.WaitGroup // of the file that was rotated last
 }
 
 // Open opens the log for appending. An entry that a crash cut off in its middle is ended, so that
@@ -68,8 +72,10 @@ func (w *Writer) open() error {
 	return nil
 }
 
-// Close closes the file. What is written afterwards is dropped.
+// Close closes the file, and waits until the one before it is packed. What is written afterwards is
+// dropped.
 func (w *Writer) Close() error {
+	defer w.packing.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.file == nil {
@@ -157,17 +163,20 @@ func (e *entries) flush() {
 // rotate moves the current file to path.1, that to path.2 and so on, and begins another. A reader
 // that has a file open goes on reading it. When that cannot be done the current file goes on.
 func (w *Writer) rotate() {
+	w.packing.Wait() // of the rotation before: only one file is not packed yet
 	path, keep := w.options.Path, max(w.options.MaxFile, 1)
-	if keep == 1 {
-		// Not truncated: who follows it would lose what it has not read yet.
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// The last one is removed, also where it would be overwritten: it may have the other form. The
+	// current file is not truncated: who follows it would lose what it has not read yet.
+	for _, last := range []string{rotated(path, keep-1), packed(path, keep-1)} {
+		if err := os.Remove(last); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return
 		}
 	}
 	for i := keep - 1; i > 0; i-- {
-		from := rotated(path, i-1)
-		if err := os.Rename(from, rotated(path, i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return
+		for _, form := range []func(string, int) string{rotated, packed} {
+			if err := os.Rename(form(path, i-1), form(path, i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return
+			}
 		}
 	}
 	old, size := w.file, w.size
@@ -177,6 +186,9 @@ func (w *Writer) rotate() {
 	}
 	if old != nil {
 		old.Close()
+	}
+	if w.options.Compress && keep > 1 {
+		w.packing.Go(func() { pack(path) })
 	}
 }
 

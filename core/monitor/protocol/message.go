@@ -25,6 +25,7 @@ const (
 	Update     = "update"
 	Stats      = "stats"
 	Pids       = "pids"
+	Forward    = "forward"
 	List       = "list"
 	Watch      = "watch"
 	Shutdown   = "shutdown"

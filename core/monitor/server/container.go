@@ -31,6 +31,8 @@ type container struct {
 	netns   *os.File
 	hold    []*os.File
 
+	forwarders []*forwarder // of the hold of the same index, or nil
+
 	// life is held by Start and Delete, and by the announcement of the end, so that a container that
 	// ends while Start still runs is told to be started first. Kill does not take it.
 	life     sync.Mutex
@@ -73,15 +75,24 @@ func create(ctx context.Context, rt oci, o monitor.Config) (_ *container, err er
 			p.closeStreams()
 		}
 	}()
+	forwarders, err := forwardAll(o.Hold, o.Forward)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			closeForwarders(forwarders)
+		}
+	}()
 	oc, err := rt.Create(ctx, o.ID, runtime.CreateOptions{
 		Bundle: o.Bundle, Spec: o.Spec, RootMounts: o.RootMounts, NetNS: o.NetNS,
 		Stdin: theirs.stdin, Stdout: theirs.stdout, Stderr: theirs.stderr,
-		ClampDefaults: o.ClampDefaults,
+		ClampDefaults: o.ClampDefaults, SystemdCgroup: o.SystemdCgroup,
 	})
 	if err != nil {
 		return nil, err
 	}
-	c := &container{id: o.ID, oci: oc, init: p, netns: o.NetNS, hold: o.Hold}
+	c := &container{id: o.ID, oci: oc, init: p, netns: o.NetNS, hold: o.Hold, forwarders: forwarders}
 	height, width := consoleSize(o.Spec.Process, o.ConsoleHeight, o.ConsoleWidth)
 	if err := p.take(oc, height, width); err != nil {
 		abandon(oc.Pid())
@@ -103,6 +114,7 @@ func (c *container) close() {
 	if c.netns != nil {
 		c.netns.Close()
 	}
+	closeForwarders(c.forwarders)
 	for _, f := range c.hold {
 		f.Close()
 	}

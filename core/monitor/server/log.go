@@ -17,7 +17,11 @@ func openLog(o monitor.LogConfig) (log jsonlog.Log, err error) {
 	case "json-file", "local":
 		log, err = openFile(o)
 	case "syslog":
-		log, err = journal.OpenSyslog(journal.Syslog{Address: o.Address, Facility: o.Facility, Format: o.Format, Tag: o.Tag})
+		s := journal.Syslog{Address: o.Address, Facility: o.Facility, Format: o.Format, Tag: o.Tag}
+		if o.TLS != nil {
+			s.TLS = *o.TLS
+		}
+		log, err = journal.OpenSyslog(s)
 		log, err = withCopy(log, err, o)
 	case "journald":
 		log, err = journal.OpenJournal(journal.Socket, o.Tag, o.Fields)
@@ -35,7 +39,7 @@ func openLog(o monitor.LogConfig) (log jsonlog.Log, err error) {
 }
 
 func openFile(o monitor.LogConfig) (jsonlog.Log, error) {
-	w, err := jsonlog.Open(jsonlog.Options{Path: o.Path, MaxSize: o.MaxSize, MaxFile: o.MaxFile, Attrs: o.Attributes})
+	w, err := jsonlog.Open(jsonlog.Options{Path: o.Path, MaxSize: o.MaxSize, MaxFile: o.MaxFile, Attrs: o.Attributes, Compress: o.Compress})
 	if err != nil {
 		return nil, err // not a nil *Writer in the interface
 	}

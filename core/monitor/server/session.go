@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -199,6 +200,12 @@ func (c *session) handle(ctx context.Context, r *call) (any, []*os.File, error) 
 			return nil, nil, err
 		}
 		return nil, nil, k.oci.Update(&a)
+	case protocol.Forward:
+		var a []netip.AddrPort
+		if err := protocol.Decode(r.Args, &a); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, k.forward(a)
 	case protocol.Exec:
 		return c.exec(ctx, k, r)
 	}

@@ -114,6 +114,10 @@ func prepare() error {
 		// A process with no capability may serve on port 80 and send pings.
 		"/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
 		"/proc/sys/net/ipv4/ping_group_range":           "0 2147483647",
+		// As with Docker an interface has IPv6 when its network has. A driver that turned it off for each one would
+		// wait for the kernel's lock of all interfaces, and that wait is a busy one (addrconf_disable_ipv6 in the
+		// kernel's addrconf.c); the value for those to come needs no lock.
+		"/proc/sys/net/ipv6/conf/default/disable_ipv6": "1",
 	} {
 		// A kernel without the setting, or a /proc that is read-only, is no reason to fail.
 		_ = os.WriteFile(path, []byte(value), 0)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,33 @@ func TestCreateHasLoopbackUp(t *testing.T) {
 			return err
 		}
 		return l.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCreateSettings checks what holds for every process and for interfaces to come.
+func TestCreateSettings(t *testing.T) {
+	ns, err := Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	err = Do(ns, func() error {
+		for name, want := range map[string]string{
+			"ipv4/ip_unprivileged_port_start": "0", "ipv4/ping_group_range": "0\t2147483647",
+			"ipv6/conf/default/disable_ipv6": "1", "ipv6/conf/lo/disable_ipv6": "0",
+		} {
+			got, err := os.ReadFile("/proc/sys/net/" + name)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // a kernel without it
+			}
+			if err != nil || strings.TrimSpace(string(got)) != want {
+				t.Errorf("net/%s is %q, %v; expected %q", name, got, err, want)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package port
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 
 	"golang.org/x/net/bpf"
@@ -17,6 +18,16 @@ func Supported(protocol string) bool {
 		return true
 	}
 	return false
+}
+
+// HostHasIPv6 reports whether programs of this host can listen on IPv6: whether ::1 can be bound.
+func HostHasIPv6() bool {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Bind(fd, &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16()}) == nil
 }
 
 // listen opens the socket that reserves b.
