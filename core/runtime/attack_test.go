@@ -20,10 +20,13 @@ import (
 // attack_mount_test.go those on the filesystem, attack_proc_test.go those on procfs and devices. This
 // file has what they share. Each was seen to succeed with its defence taken out.
 
-// raceTime is how long an attack that has to win a race is tried.
-const raceTime = 700 * time.Millisecond
+// raceTime is how long an attack that has to win a race is tried, and fewest how often at least.
+const (
+	raceTime = 700 * time.Millisecond
+	fewest   = 30
+)
 
-// race repeats an attempt while two names of one filesystem are being exchanged without a pause.
+// race repeats an attempt while two names of one filesystem are being exchanged.
 func race(t *testing.T, a, b string, attempt func()) {
 	t.Helper()
 	var over atomic.Bool
@@ -41,7 +44,8 @@ func race(t *testing.T, a, b string, attempt func()) {
 		}
 		ended <- err
 	}()
-	for end := time.Now().Add(raceTime); time.Now().Before(end) && !t.Failed(); {
+	end := time.Now().Add(raceTime)
+	for n := 0; (n < fewest || time.Now().Before(end)) && !t.Failed(); n++ {
 		start := time.Now()
 		attempt()
 		took.Store(int64(time.Since(start)))
