@@ -123,8 +123,8 @@ func (o *options) checkContainers() error {
 	if err := oneOf("--default-cgroupns-mode", o.CgroupnsMode, "", "host", "private"); err != nil {
 		return err
 	}
-	if !spec.KnownRuntime(o.DefaultRuntime) {
-		return fault.New(fault.NotImplemented, "--default-runtime %q is not supported: %s", o.DefaultRuntime, oneRuntime)
+	if err := o.checkRuntimes(); err != nil {
+		return err
 	}
 	if o.OOMScore != nil && (*o.OOMScore < -1000 || *o.OOMScore > 1000) {
 		return &fault.Field{Field: "--oom-score-adjust", Given: strconv.Itoa(*o.OOMScore), Expected: "a number from -1000 to 1000"}

@@ -38,7 +38,7 @@ func (o *options) keys() map[string]key {
 		"host-gateway-ip": {"host-gateway-ip", &o.HostGateway}, "cgroup-parent": {"cgroup-parent", &o.CgroupParent},
 		"log-driver": {"log-driver", &o.LogDriver}, "log-opts": {"log-opt", &o.LogOptions}, "default-ulimits": {"default-ulimit", &o.Ulimits},
 		"default-shm-size": {"default-shm-size", (*size)(&o.ShmSize)}, "default-ipc-mode": {"default-ipc-mode", &o.IpcMode},
-		"default-cgroupns-mode": {"default-cgroupns-mode", &o.CgroupnsMode}, "default-runtime": {"default-runtime", &o.DefaultRuntime},
+		"default-cgroupns-mode": {"default-cgroupns-mode", &o.CgroupnsMode}, "default-runtime": {"default-runtime", &o.DefaultRuntime}, "runtimes": {"add-runtime", &o.Runtimes},
 		"no-new-privileges": {"no-new-privileges", &o.NoNewPrivileges}, "seccomp-profile": {"seccomp-profile", &o.Seccomp},
 		"exec-opts": {"exec-opt", &o.ExecOptions}, "live-restore": {"live-restore", &o.LiveRestore}, "lazy-pull": {"lazy-pull", &o.LazyPull},
 		"shutdown-timeout": {"shutdown-timeout", &o.ShutdownTimeout}, "insecure-registries": {"insecure-registry", &o.Insecure},

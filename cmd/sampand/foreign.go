@@ -11,9 +11,6 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 )
 
-// oneRuntime is why no other OCI runtime can be named.
-const oneRuntime = "the monitor makes containers itself, with roots that are mounted only in their own mount namespaces: there is no directory that another program could be handed (expected sampan, or its other name runc)"
-
 // foreign is a setting of dockerd that means nothing here, by the name that daemon.json and the
 // command line have for it. Values that ask for what happens anyway are taken in silence; of others the
 // daemon says that they have no effect or, where a user would rely on one, does not start.
@@ -64,7 +61,6 @@ var foreigns = map[string]foreign{
 	"node-generic-resources":       {"node-generic-resource", "list", nil, false, noSwarm},
 	"raw-logs":                     {"raw-logs", "bool", []string{"true", "false"}, false, "the daemon's log has no colours"},
 	"rootless":                     {"rootless", "bool", []string{"false"}, true, "the daemon needs root; sampan-runtime alone runs without"},
-	"runtimes":                     {"add-runtime", "map", nil, false, oneRuntime},
 	"selinux-enabled":              {"selinux-enabled", "bool", []string{"false"}, true, "SELinux labels are not handled"},
 	"swarm-default-advertise-addr": {"swarm-default-advertise-addr", "text", nil, false, noSwarm},
 	"userland-proxy":               {"userland-proxy", "bool", []string{"true", "false"}, false, "published ports are the kernel's work"},

@@ -15,7 +15,7 @@ import (
 // when a layer is to be shown. With userns-remap none is: its files could not be shown with mapped ids.
 func (e *engine) openLazy() *lazy.Client {
 	e.lazy = lazy.New(lazy.Options{
-		Dir: filepath.Join(e.o.ExecRoot, "lazy"), Cache: filepath.Join(e.o.DataRoot, "lazy"),
+		Dir: filepath.Join(e.o.ExecRoot, "lazy"), Cache: filepath.Join(e.o.DataRoot, "lazy"), Indexes: filepath.Join(e.o.DataRoot, "lazy-index"),
 		Program: lazy.ProgramBeside(), Enabled: e.o.LazyPull && e.remap == nil, Logger: e.log,
 		Registries: func() ([]string, map[string][]string) {
 			o := e.now.Load().registries()

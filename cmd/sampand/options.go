@@ -54,6 +54,7 @@ type options struct {
 	NoNewPrivileges bool
 	Seccomp         string
 	DefaultRuntime  string
+	Runtimes        runtimes
 	ExecOptions     []string
 	StorageOptions  []string
 	LogDriver       string
@@ -136,7 +137,8 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.DefaultInit, "init", false, "Run an init in the container to forward signals and reap processes")
 	f.BoolVar(&o.NoNewPrivileges, "no-new-privileges", false, "Set no-new-privileges by default for new containers")
 	f.StringVar(&o.Seccomp, "seccomp-profile", "", `Path to seccomp profile; "builtin" or "unconfined" (default builtin)`)
-	f.StringVar(&o.DefaultRuntime, "default-runtime", o.DefaultRuntime, "Default OCI runtime for containers (only sampan)")
+	f.StringVar(&o.DefaultRuntime, "default-runtime", o.DefaultRuntime, "Default OCI runtime for containers (sampan, or one of --add-runtime)")
+	f.Var(&o.Runtimes, "add-runtime", "Register an additional OCI compatible runtime, such as runc=/usr/sbin/runc")
 	f.StringArrayVar(&o.ExecOptions, "exec-opt", nil, "Runtime execution options: native.cgroupdriver=cgroupfs or systemd")
 	f.StringArrayVar(&o.StorageOptions, "storage-opt", nil, "Storage driver options, such as overlay2.override_kernel_check=true")
 	f.StringVar(&o.Proxies.HTTP, "http-proxy", "", "HTTP proxy URL to use for outgoing traffic")
@@ -149,7 +151,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.Var((*size)(&o.ShmSize), "default-shm-size", "Default shm size for containers")
 	f.BoolVar(&o.LiveRestore, "live-restore", false, "Leave containers running when the daemon ends")
 	f.IntVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "Set the default shutdown timeout in seconds")
-	f.BoolVar(&o.LazyPull, "lazy-pull", false, "Start containers before their image is there, where it is eStargz or zstd:chunked and the kernel has FUSE")
+	f.BoolVar(&o.LazyPull, "lazy-pull", false, "Start containers before their image is there, where it is eStargz, zstd:chunked, or gzip that was pulled before, and the kernel has FUSE")
 	f.StringArrayVar(&o.Insecure, "insecure-registry", nil, "Enable insecure registry communication")
 	f.StringArrayVar(&o.Mirrors, "registry-mirror", nil, "Preferred registry mirror")
 	f.IntVar(&o.Downloads, "max-concurrent-downloads", o.Downloads, "Set the max concurrent downloads")

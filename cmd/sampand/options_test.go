@@ -50,7 +50,7 @@ func TestFlagsAndFileSayTheSame(t *testing.T) {
 		"--userns-remap=u:g", "--subid-dir=/ids", "--oom-score-adjust=-7",
 		"--log-format=json", "--metrics-addr=127.0.0.1:1", "--init", "--init-path=/i", "--fixed-cidr=10.0.0.128/25", "--ip=127.0.0.1", "--icc=false", "--ip-masq=false",
 		"--default-address-pool=base=10.8.0.0/16,size=24", "--default-network-opt=bridge=mtu=9000", "--default-ipc-mode=shareable", "--default-cgroupns-mode=host",
-		"--default-runtime=runc", "--no-new-privileges", "--seccomp-profile=unconfined", "--exec-opt=native.cgroupdriver=cgroupfs", "--storage-opt=overlay2.override_kernel_check=true",
+		"--default-runtime=kata", "--add-runtime=kata=/k", "--add-runtime=runc=/r/runc", "--no-new-privileges", "--seccomp-profile=unconfined", "--exec-opt=native.cgroupdriver=cgroupfs", "--storage-opt=overlay2.override_kernel_check=true",
 		"--http-proxy=a", "--https-proxy=b", "--no-proxy=c", "--max-concurrent-downloads=1", "--max-concurrent-uploads=2", "--max-download-attempts=3")
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestFlagsAndFileSayTheSame(t *testing.T) {
 		"allow-plain-tcp":true,"storage-driver":"overlay","userns-remap":"u:g","subid-dir":"/ids","oom-score-adjust":-7,
 		"log-format":"json","metrics-addr":"127.0.0.1:1","init":true,"init-path":"/i","fixed-cidr":"10.0.0.128/25","ip":"127.0.0.1","icc":false,"ip-masq":false,
 		"default-address-pools":[{"base":"10.8.0.0/16","size":24}],"default-network-opts":{"bridge":{"mtu":"9000"}},"default-ipc-mode":"shareable",
-		"default-cgroupns-mode":"host","default-runtime":"runc","no-new-privileges":true,"seccomp-profile":"unconfined","exec-opts":["native.cgroupdriver=cgroupfs"],
+		"default-cgroupns-mode":"host","default-runtime":"kata","runtimes":{"kata":{"path":"/k"},"runc":{"path":"/r/runc"}},"no-new-privileges":true,"seccomp-profile":"unconfined","exec-opts":["native.cgroupdriver=cgroupfs"],
 		"storage-opts":["overlay2.override_kernel_check=true"],"proxies":{"http-proxy":"a","https-proxy":"b","no-proxy":"c"},
 		"max-concurrent-downloads":1,"max-concurrent-uploads":2,"max-download-attempts":3}`)
 	if err != nil {
@@ -160,7 +160,7 @@ func TestRefused(t *testing.T) {
 		{`{"default-address-pools":[{"base":"10.0.0.0/16","size":8}]}`, "", "from 16 to 30"},
 		{"", "--default-address-pool=base=10.0.0.0", "prefix length"},
 		{"", "--default-network-opt=bridge", "DRIVER=OPTION=VALUE"},
-		{`{"default-runtime":"kata"}`, "", "the monitor makes containers itself"},
+		{`{"default-runtime":"kata"}`, "", "specified default runtime 'kata' does not exist"},
 		{"", "--exec-opt=native.cgroupdriver=sytemd", "did you mean \"systemd\""},
 		{`{"exec-opts":["native.cgroupdriver=systemd"],"cgroup-parent":"/batch"}`, "", "valid slice"},
 		{`{"cgroup-parent":"batch.slice"}`, "", "needs systemd's driver"},
@@ -266,7 +266,6 @@ func TestDockersKeys(t *testing.T) {
 	for json, want := range map[string]string{
 		`{"containerd":""}`: "", `{"features":{}}`: "", `{"iptables":true}`: "", `{"userland-proxy":false}`: "", `{"node-generic-resources":[]}`: "",
 		`{"containerd":"/run/c.sock"}`: "containerd has no effect: there is no containerd", `{"features":{"buildkit":true}}`: "features has no effect",
-		`{"runtimes":{"kata":{"path":"/k"}}}`: "runtimes has no effect: the monitor makes",
 	} {
 		o, err := told(t, json)
 		if err != nil {

@@ -21,8 +21,8 @@ import (
 // reloadable are the keys that SIGHUP reads anew: dockerd's, and the log's level. The others hold until
 // the daemon ends.
 var reloadable = []string{
-	"debug", "default-shm-size", "insecure-registries", "labels", "live-restore", "log-level", "max-concurrent-downloads",
-	"max-concurrent-uploads", "max-download-attempts", "registry-mirrors", "shutdown-timeout", "trust",
+	"debug", "default-runtime", "default-shm-size", "insecure-registries", "labels", "live-restore", "log-level", "max-concurrent-downloads",
+	"max-concurrent-uploads", "max-download-attempts", "registry-mirrors", "runtimes", "shutdown-timeout", "trust",
 }
 
 // reloadOnHangup reads daemon.json anew on SIGHUP, until ctx ends. A file that is wrong changes nothing.
@@ -62,7 +62,7 @@ func (e *engine) reload(fresh *options, level *slog.LevelVar) {
 	e.registry.Reload(now.registries())
 	e.trust.Set(policy)
 	e.images.SetDownloads(now.Downloads)
-	e.containers.Reload(container.Live{LiveRestore: now.LiveRestore, ShmSize: now.ShmSize})
+	e.containers.Reload(container.Live{LiveRestore: now.LiveRestore, ShmSize: now.ShmSize, Runtimes: now.Runtimes.programs(), DefaultRuntime: now.defaultRuntime()})
 	e.now.Store(now)
 	host, _ := os.Hostname() //nolint:errcheck // an empty name is what there is
 	attributes := now.attributes()
@@ -130,6 +130,10 @@ func (o *options) attributes() map[string]string {
 		case reflect.Struct:
 			if text, err := json.Marshal(v.Interface()); err == nil {
 				all[name] = string(text)
+			}
+		case reflect.Map:
+			if list, ok := v.Interface().(runtimes); ok {
+				all[name] = list.text()
 			}
 		case reflect.Bool:
 			all[name] = strconv.FormatBool(v.Bool())

@@ -276,6 +276,7 @@ func (e *engine) openContainers(context.Context) (err error) {
 		Monitor: e.monitor, Events: e.events, Logger: e.log, Root: e.o.DataRoot, ExecRoot: e.o.ExecRoot,
 		CgroupParent: e.o.CgroupParent, SystemdCgroup: e.o.systemdCgroup(), DefaultLog: wire.LogConfig{Type: e.o.LogDriver, Config: e.o.LogOptions},
 		DefaultUlimits: e.o.Ulimits, DefaultShmSize: e.o.ShmSize, LiveRestore: e.o.LiveRestore,
+		Runtimes: e.o.Runtimes.programs(), DefaultRuntime: e.o.defaultRuntime(),
 		DefaultInit: e.o.DefaultInit, DefaultIpcMode: e.o.IpcMode, DefaultCgroupnsMode: e.o.CgroupnsMode,
 		SecurityOptions: security, Operations: e.recorder(), InitPath: initProgram(e.o.Init), Remap: e.remap, AppArmor: e.profile,
 	})

@@ -71,7 +71,7 @@ func (s system) Info(ctx context.Context) (wire.Info, error) {
 		MemTotal: int64(memory.Totalram) * int64(memory.Unit), GenericResources: nil, DockerRootDir: s.o.DataRoot,
 		HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
 		Name: host, Labels: append([]string{}, now.Labels...), ServerVersion: wire.Release,
-		Runtimes: map[string]wire.InfoRuntime{"sampan": {Path: "sampan-runtime"}}, DefaultRuntime: "sampan",
+		Runtimes: now.Runtimes.info(), DefaultRuntime: now.defaultRuntime(),
 		Swarm: wire.InfoSwarm{LocalNodeState: "inactive"}, LiveRestoreEnabled: now.LiveRestore,
 		SecurityOptions: s.security(), Warnings: []string{},
 	}, nil

@@ -81,7 +81,7 @@ func (s *Server) answerError(w *recorder, r *http.Request, err error) {
 		w.WriteHeader(status)
 	default:
 		w.Header().Del("Content-Length")
-		_ = route.WriteJSON(w, status, wire.Error{Message: err.Error()})
+		_ = route.WriteJSON(w, status, wire.Error{Message: route.Words(err)})
 	}
 }
 

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,8 @@ func RemoveEmpty(name string) error {
 	if err != nil {
 		return err
 	}
-	for _, h := range m.joined() {
+	// The named ones too: others, such as runc, make a cgroup there for each container, and the way to it.
+	for _, h := range slices.Concat(m.joined(), m.host.named) {
 		_ = unix.Rmdir(h.mount + m.path) // EBUSY: it is in use
 	}
 	return nil

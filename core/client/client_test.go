@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -254,6 +255,36 @@ func TestHijack(t *testing.T) {
 	}
 	if got, err := io.ReadAll(h.Reader); string(got) != "first then this" || err != nil || h.TTY {
 		t.Errorf("%q %v %v", got, err, h.TTY)
+	}
+}
+
+// A daemon that ends in the middle is told in one way, whatever was asked.
+func TestBroken(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "{}\n")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	read := func(r io.ReadCloser, err error) error {
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, r)
+		return errors.Join(err, r.Close())
+	}
+	for name, ask := range map[string]func() error{
+		"logs":   func() error { return read(c.ContainerLogs(t.Context(), "a", LogOptions{})) },
+		"export": func() error { return read(c.ContainerExport(t.Context(), "a")) },
+		"stats": func() error {
+			return c.ContainerStats(t.Context(), "a", true, func(wire.Stats) error { return nil })
+		},
+	} {
+		if err := ask(); err == nil || !strings.HasPrefix(err.Error(), "the connection to the sampan daemon broke: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := transportError(t.Context(), &net.OpError{Op: "read", Err: syscall.ECONNRESET}); !strings.Contains(err.Error(), "daemon broke") {
+		t.Error(err)
 	}
 }
 

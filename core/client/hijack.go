@@ -106,6 +106,9 @@ func StdCopy(stdout, stderr io.Writer, src io.Reader) (int64, error) {
 			if err == io.EOF && n == 0 {
 				return total, nil
 			}
+			if n == 0 { // what broke is the connection, and no frame
+				return total, err
+			}
 			return total, fmt.Errorf("read the output's frame: %w", err)
 		}
 		size := int64(binary.BigEndian.Uint32(header[4:]))

@@ -265,7 +265,7 @@ func (c *Client) ImageSaveAs(ctx context.Context, format, platform string, refs 
 		q.Set("format", format)
 	}
 	q["names"] = refs
-	return c.open(ctx, "/images/get", q)
+	return c.download(ctx, "/images/get", q)
 }
 
 // ImagePrune removes images without a name, or with dangling=false all that no container uses.

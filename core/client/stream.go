@@ -40,7 +40,29 @@ func (c *Client) ContainerLogs(ctx context.Context, id string, o LogOptions) (io
 			q.Set(key, value)
 		}
 	}
-	return c.open(ctx, path, q)
+	return c.download(ctx, path, q)
+}
+
+// download opens a stream whose reading tells of a broken connection in the words of every other request.
+func (c *Client) download(ctx context.Context, path string, q url.Values) (io.ReadCloser, error) {
+	body, err := c.open(ctx, path, q)
+	if err != nil {
+		return nil, err
+	}
+	return &download{ReadCloser: body, ctx: ctx}, nil
+}
+
+type download struct {
+	io.ReadCloser
+	ctx context.Context
+}
+
+func (d *download) Read(p []byte) (int, error) {
+	n, err := d.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // the end of a body is this very value
+		err = transportError(d.ctx, err)
+	}
+	return n, err
 }
 
 // open gets a path whose answer is a stream.
@@ -84,7 +106,7 @@ func (c *Client) ContainerExport(ctx context.Context, id string) (io.ReadCloser,
 	if err != nil {
 		return nil, err
 	}
-	return c.open(ctx, path, nil)
+	return c.download(ctx, path, nil)
 }
 
 // ContainerStats calls each with a container's statistics: once, or every second while stream.

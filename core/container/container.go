@@ -38,6 +38,7 @@ import (
 	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/event"
+	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/operation"
 	"github.com/sampan-project/sampan/core/state"
 	"github.com/sampan-project/sampan/core/wire"
@@ -77,6 +78,9 @@ type Options struct {
 	Remap *userns.Remap
 	// LiveRestore leaves containers running when the daemon ends in peace.
 	LiveRestore bool
+	// Runtimes and DefaultRuntime are those of Live.
+	Runtimes       map[string]monitor.Runtime
+	DefaultRuntime string
 	// Operations is told what is done; nil: nobody.
 	Operations *operation.Recorder
 }
@@ -85,6 +89,11 @@ type Options struct {
 type Live struct {
 	LiveRestore bool
 	ShmSize     int64 // of containers that are created from now on; 0 is Docker's
+
+	// Runtimes are OCI runtimes beside the engine's own, by name; DefaultRuntime is that of containers that
+	// are created from now on and ask for none, "" the engine's own.
+	Runtimes       map[string]monitor.Runtime
+	DefaultRuntime string
 }
 
 // Reload changes them.
@@ -127,7 +136,7 @@ func New(o Options) (*Manager, error) {
 	}
 	m := &Manager{o: o, log: o.Logger, byID: map[string]*Container{}, names: map[string]*Container{},
 		steps: map[string]bool{}, execs: map[string]*execution{}, restartGate: make(chan struct{}, 4)}
-	m.Reload(Live{LiveRestore: o.LiveRestore, ShmSize: o.DefaultShmSize})
+	m.Reload(Live{LiveRestore: o.LiveRestore, ShmSize: o.DefaultShmSize, Runtimes: o.Runtimes, DefaultRuntime: o.DefaultRuntime})
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	// 0710 as dockerd: the daemon's group may pass, so that what is mounted from here can be read.
 	for _, dir := range []string{m.containersDir(), m.mountPoint()} {

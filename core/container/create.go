@@ -305,7 +305,7 @@ func (m *Manager) defaults(rec *record) {
 		}
 	}
 	if h.Runtime == "" {
-		h.Runtime = "sampan"
+		h.Runtime = m.defaultRuntime()
 	}
 	// An empty list, `--security-opt systempaths=unconfined`, is not the same as none given.
 	if h.MaskedPaths == nil {

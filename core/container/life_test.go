@@ -210,7 +210,7 @@ func TestCreateRefuses(t *testing.T) {
 		{"x3", func(r *wire.ContainerCreateRequest) { r.HostConfig.NetworkMode = "nowhere" }, fault.Invalid, "network nowhere not found"},
 		{"x4", func(r *wire.ContainerCreateRequest) { r.HostConfig.Binds = []string{"/a:b"} }, fault.Invalid, "mount path must be absolute"},
 		{"x5", func(r *wire.ContainerCreateRequest) { r.HostConfig.RestartPolicy.Name = "alway" }, fault.Invalid, "unknown policy 'alway'"},
-		{"x6", func(r *wire.ContainerCreateRequest) { r.HostConfig.Runtime = "gvisor" }, fault.NotImplemented, "--runtime gvisor"},
+		{"x6", func(r *wire.ContainerCreateRequest) { r.HostConfig.Runtime = "gvisor" }, fault.Invalid, "unknown or invalid runtime name: gvisor"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			req := wire.ContainerCreateRequest{ContainerConfig: wire.ContainerConfig{Image: "busybox", Cmd: []string{"x"}}, HostConfig: &wire.HostConfig{}}

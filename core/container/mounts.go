@@ -407,7 +407,9 @@ func checkTmpfsOption(o string) error {
 
 // specMounts are the record's mounts as the runtime takes them. Directories that are missing on the
 // host are made where the user's words allow it.
-func (m *Manager) specMounts(ctx context.Context, rec *record) ([]specs.Mount, error) {
+//
+// Volumes are in use by user from now on, until Unmount.
+func (m *Manager) specMounts(ctx context.Context, rec *record, user string) ([]specs.Mount, error) {
 	var list []specs.Mount
 	for _, p := range rec.Mounts {
 		s := specs.Mount{Destination: p.Destination, Type: p.Type}
@@ -420,7 +422,7 @@ func (m *Manager) specMounts(ctx context.Context, rec *record) ([]specs.Mount, e
 			list = append(list, s)
 			continue
 		case "volume":
-			dir, err := m.volumePath(ctx, p)
+			dir, err := m.volumePath(ctx, p, user)
 			if err != nil {
 				return nil, err
 			}
@@ -468,11 +470,11 @@ func bindSource(p mountPoint) error {
 
 // volumePath is the directory of the volume, or of the part of it that the mount names. A volume that
 // was removed by force since, or lost with a power failure, is made again.
-func (m *Manager) volumePath(ctx context.Context, p mountPoint) (string, error) {
-	dir, err := m.o.Volumes.Path(ctx, p.Name)
+func (m *Manager) volumePath(ctx context.Context, p mountPoint, user string) (string, error) {
+	dir, err := m.o.Volumes.Mount(ctx, p.Name, user)
 	if fault.Is(err, fault.NotFound) {
 		if _, err = m.o.Volumes.Create(ctx, p.request()); err == nil {
-			dir, err = m.o.Volumes.Path(ctx, p.Name)
+			dir, err = m.o.Volumes.Mount(ctx, p.Name, user)
 		}
 	}
 	if err != nil || p.Subpath == "" {

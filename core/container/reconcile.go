@@ -35,6 +35,9 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	for c := range left {
 		delete(live, c.id)
 	}
+	if err := m.o.Volumes.Adopt(ctx, m.liveVolumes(live)); err != nil {
+		m.log.Error("reconcile volumes", "error", err)
+	}
 	if err := m.o.Network.Reconcile(ctx, live); err != nil {
 		m.log.Error("reconcile networks", "error", err)
 	}
@@ -47,6 +50,23 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	m.later(func() { m.watch(events) })
 	m.autostart()
 	return nil
+}
+
+// liveVolumes are the containers that use each volume now.
+func (m *Manager) liveVolumes(live map[string]int) map[string][]string {
+	users := map[string][]string{}
+	for _, c := range m.all() {
+		if _, lives := live[c.id]; !lives {
+			continue
+		}
+		rec, _ := c.snapshot()
+		for _, p := range rec.Mounts {
+			if p.Type == "volume" {
+				users[p.Name] = append(users[p.Name], c.id)
+			}
+		}
+	}
+	return users
 }
 
 // Live returns the process IDs of the containers that have processes.

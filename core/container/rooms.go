@@ -41,7 +41,9 @@ type Layers interface {
 type Volumes interface {
 	Create(ctx context.Context, req wire.VolumeCreateRequest) (wire.Volume, error)
 	Inspect(ctx context.Context, name string) (wire.Volume, error)
-	Path(ctx context.Context, name string) (string, error)
+	Mount(ctx context.Context, name, user string) (string, error)
+	Unmount(ctx context.Context, user string) error
+	Adopt(ctx context.Context, users map[string][]string) error
 	Populate(ctx context.Context, name string, fill func(dir string) error) error
 	Remove(ctx context.Context, name string, force bool) error
 }

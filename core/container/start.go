@@ -181,7 +181,7 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 	if l.account, err = l.m.user(ctx, rec, l.pristine); err != nil {
 		return err
 	}
-	mounts, err := l.m.specMounts(ctx, rec)
+	mounts, err := l.m.specMounts(ctx, rec, rec.ID)
 	if err != nil {
 		return err
 	}
@@ -236,12 +236,16 @@ func (l *launch) config() (monitor.Config, error) {
 		return monitor.Config{}, err
 	}
 	c, h := &l.rec.Config, &l.rec.Host
+	program, err := l.m.runtimeProgram(h.Runtime)
+	if err != nil {
+		return monitor.Config{}, err
+	}
 	return monitor.Config{
 		ID: l.rec.ID, Bundle: l.m.mountPoint(), Spec: s, RootMounts: l.mounts,
 		NetNS: l.sandbox.NetNS, Hold: l.sandbox.Hold, Forward: l.sandbox.Forward, Log: l.m.logConfig(l.rec),
 		OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
 		ConsoleHeight: uint16(h.ConsoleSize[0]), ConsoleWidth: uint16(h.ConsoleSize[1]),
-		ClampDefaults: !asksForLimits(h), SystemdCgroup: l.m.o.SystemdCgroup,
+		Runtime: program, ClampDefaults: !asksForLimits(h), SystemdCgroup: l.m.o.SystemdCgroup,
 	}, nil
 }
 
@@ -331,6 +335,9 @@ func (m *Manager) letGo(ctx context.Context, rec *record) {
 	go func() { left <- m.o.Network.Leave(ctx, rec.ID) }()
 	if err := m.o.Monitor.Delete(ctx, rec.ID, true); err != nil && !fault.Is(err, fault.NotFound) {
 		m.log.Error("remove the process of a container", "container", rec.ID, "error", err)
+	}
+	if err := m.o.Volumes.Unmount(ctx, rec.ID); err != nil {
+		m.log.Error("unmount the volumes of a container", "container", rec.ID, "error", err)
 	}
 	if err := <-left; err != nil {
 		m.log.Error("take a container off its networks", "container", rec.ID, "error", err)

@@ -16,6 +16,7 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/mount"
+	"github.com/sampan-project/sampan/core/volume"
 )
 
 // maxAccounts bounds /etc/passwd and /etc/group of a container.
@@ -132,7 +133,14 @@ func (m *Manager) openStopped(ctx context.Context, rec *record, volumes bool) (*
 	if !volumes {
 		return m.openMapped(&rec.Host, mounts)
 	}
-	list, err := m.specMounts(ctx, rec)
+	// What is mounted for volumes is needed until it is bound.
+	claim := rec.ID + " " + volume.NewName()
+	defer func() {
+		if err := m.o.Volumes.Unmount(context.WithoutCancel(ctx), claim); err != nil {
+			m.log.Error("unmount the volumes of a container", "container", rec.ID, "error", err)
+		}
+	}()
+	list, err := m.specMounts(ctx, rec, claim)
 	if err != nil {
 		return nil, err
 	}

@@ -256,6 +256,9 @@ func validatePorts(rec *record) error {
 // engine does not have.
 func (m *Manager) validateOther(rec *record) error {
 	h := &rec.Host
+	if _, err := m.runtime(h.Runtime); err != nil {
+		return err
+	}
 	if err := spec.ValidateCgroupParent(h.CgroupParent, m.o.SystemdCgroup); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/layer"
 	"github.com/sampan-project/sampan/core/registry"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -60,14 +62,34 @@ func (e *entry) runnable(ref string) error {
 	return fault.New(fault.Invalid, "%s is an artifact (%s), not an image: it can be listed, tagged, saved, pushed and removed, but has no files and is not run", ref, e.Artifact)
 }
 
-// checkMediaTypes refuses layers that cannot be unpacked.
+// maxArtifactBlobs bounds the blobs of an artifact.
+const maxArtifactBlobs = 4096
+
+// mediaTypeName is the grammar of RFC 6838, section 4.2, which the OCI requires of an artifact's type. The text is shown
+// to users.
+var mediaTypeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}$`)
+
+// checkMediaTypes refuses layers that cannot be unpacked, and what says that it is an artifact of no kind.
 func checkMediaTypes(m ocispec.Manifest) error {
+	most := layer.MaxLayers
+	if kind := artifactType(m); kind != "" {
+		if !mediaTypeName.MatchString(kind) {
+			return fault.New(fault.Invalid, "configuration %s: media type %q: expected that of an image, or another type/subtype", m.Config.Digest, brief(kind))
+		}
+		most = maxArtifactBlobs
+	}
+	if n := len(m.Layers); n > most {
+		return fault.New(fault.Invalid, "manifest: %d layers: expected at most %d", n, most)
+	}
+	if most == maxArtifactBlobs {
+		return nil
+	}
 	for _, l := range m.Layers {
 		switch {
 		case slices.Contains(foreignTypes, l.MediaType):
 			return fault.New(fault.NotImplemented, "layer %s: media type %q: foreign layers, which lie outside of the registry, are not supported", l.Digest, l.MediaType)
 		case !slices.Contains(layerTypes, l.MediaType):
-			return fault.New(fault.Invalid, "layer %s: media type %q: expected a tar layer of the OCI or Docker, plain or compressed by gzip or zstd", l.Digest, l.MediaType)
+			return fault.New(fault.Invalid, "layer %s: media type %q: expected a tar layer of the OCI or Docker, plain or compressed by gzip or zstd", l.Digest, brief(l.MediaType))
 		}
 	}
 	return nil

@@ -86,7 +86,7 @@ func (s *Store) unpack(ctx context.Context, l *lease, diffs []digest.Digest, par
 				}
 				return context.Cause(ctx)
 			}
-			if !r.there {
+			if !r.there || r.staged != nil { // or there, and not what it should be
 				if err := commit(ctx, r.staged, parent, diffs[i]); err != nil {
 					return err
 				}
@@ -217,11 +217,14 @@ func (s *Store) stageBlob(ctx context.Context, d digest.Digest, read func(n int)
 
 // stage unpacks a stream in any compression.
 func (s *Store) stage(ctx context.Context, r io.Reader) (*layer.Staged, error) {
-	plain, _, err := decompress(r)
+	plain, kind, err := decompress(r)
 	if err != nil {
 		return nil, err
 	}
 	defer plain.Close()
+	if kind.mediaType() == "" {
+		return nil, fault.New(fault.Invalid, "expected a tar, plain or compressed by gzip or zstd")
+	}
 	return s.o.Layers.Stage(ctx, plain)
 }
 

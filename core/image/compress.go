@@ -89,9 +89,7 @@ func decompress(r io.Reader) (io.ReadCloser, compression, error) {
 	case bzipped:
 		out = bzip2.NewReader(b)
 	case xzipped:
-		if err = checkXZ(begin); err == nil {
-			out, err = xz.NewReader(b)
-		}
+		out, err = xz.ReaderConfig{SingleStream: true}.NewReader(bufio.NewReader(newXZGuard(b)))
 	case zstandard:
 		var z *zstd.Decoder
 		z, err = zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow*2), zstd.WithDecoderConcurrency(2))
@@ -103,20 +101,6 @@ func decompress(r io.Reader) (io.ReadCloser, compression, error) {
 		return nil, c, broken(err)
 	}
 	return &unpacked{in: b, r: out, left: maxUnpacked, close: closer}, c, nil
-}
-
-// checkXZ refuses a dictionary that would take too much memory. The first block header follows the
-// stream header of 12 bytes: its size, flags, then the filters as ID, size of properties, properties
-// (xz file format, 3.1); LZMA2 has ID 0x21 and one byte that encodes the dictionary's size (5.3.1).
-func checkXZ(begin []byte) error {
-	if len(begin) < 18 || begin[14] != 0x21 || begin[13]&0xc3 != 0 {
-		return nil // with sizes in between, or another filter, which the reader refuses
-	}
-	bits := begin[16] & 0x3f
-	if size := uint64(2|bits&1) << (bits/2 + 11); bits >= 40 || size > maxWindow {
-		return errors.New("its dictionary is larger than 128 MiB")
-	}
-	return nil
 }
 
 // broken gives the errors of damaged archives their class.

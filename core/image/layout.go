@@ -1,6 +1,8 @@
 package image
 
 import (
+	"fmt"
+
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -106,7 +108,7 @@ func (r *layoutReader) flatten(m ocispec.Descriptor, depth int, all *[]ocispec.D
 		return fault.New(fault.Invalid, "index %s: nested too deep, or of more than %d images", m.Digest, maxImages)
 	}
 	if err := m.Digest.Validate(); err != nil {
-		return fault.New(fault.Invalid, "digest %q: expected sha256 and 64 hexadecimal digits", m.Digest)
+		return fault.New(fault.Invalid, "digest %q: expected sha256 and 64 hexadecimal digits", brief(m.Digest.String()))
 	}
 	if _, there := r.blobs[m.Digest]; depth > 0 && !there {
 		return nil
@@ -121,8 +123,12 @@ func (r *layoutReader) flatten(m ocispec.Descriptor, depth int, all *[]ocispec.D
 		return nil
 	}
 	var index ocispec.Index
-	if _, err := r.decode(d.Digest, "index "+d.Digest.String(), &index); err != nil {
+	raw, err := r.decode(d.Digest, "index "+d.Digest.String(), &index)
+	if err != nil {
 		return err
+	}
+	if err := registry.CheckKind(d.MediaType, raw); err != nil {
+		return fmt.Errorf("index %s: %w", d.Digest, err)
 	}
 	for _, child := range index.Manifests {
 		if child.Annotations[annotationAttestation] != "" {
@@ -170,6 +176,12 @@ func (r *layoutReader) image(m ocispec.Descriptor) (loading, error) {
 	if err != nil {
 		return loading{}, err
 	}
+	if err := registry.CheckKind(m.MediaType, raw); err != nil {
+		return loading{}, fmt.Errorf("manifest %s: %w", m.Digest, err)
+	}
+	if err := checkMediaTypes(manifest); err != nil {
+		return loading{}, err
+	}
 	config, err := r.blobOf(manifest.Config)
 	if err != nil {
 		return loading{}, err
@@ -188,9 +200,6 @@ func (r *layoutReader) image(m ocispec.Descriptor) (loading, error) {
 	}
 	if artifactType(manifest) != "" {
 		return loading{draft: draft{manifest: raw, kind: kind}, artifact: &manifest}, nil
-	}
-	if err := checkMediaTypes(manifest); err != nil {
-		return loading{}, err
 	}
 	d, err := r.begin(config.Digest)
 	if err != nil {

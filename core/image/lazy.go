@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,7 +23,8 @@ import (
 
 // An image may be there before its blobs are: its layers are shown (core/lazy), while they come.
 // What is shown is followed in the background until it is whole; then it is unpacked the ordinary way,
-// and its blob is one of the store. Who needs the blob itself, as a push does, waits.
+// and its blob is one of the store. Who needs the blob itself, as a push does, waits. A gzip layer that was pulled
+// gets an index in the background, by which it can be shown the next time.
 
 // rest is how long a follower waits after an error.
 const rest = 2 * time.Second
@@ -29,6 +32,20 @@ const rest = 2 * time.Second
 // source is how layer i of a draft can be shown.
 func (d *draft) source(remote *registry.Image, i int) lazy.Source {
 	return lazy.Source{Chain: layer.ChainOf(d.diffs)[i], DiffID: d.diffs[i], Name: remote.Name, Blob: d.layers[i]}
+}
+
+// impostor reports whether a layer is shown, and by another blob or table of contents than src has. Whoever made
+// the other image has said that these are the files of this diff ID, and nobody can know before the blob is whole: it is
+// not believed on behalf of an image of somebody else.
+func (s *Store) impostor(src lazy.Source) bool {
+	if !s.o.Layers.IsShown(src.Chain) {
+		return false
+	}
+	var by lazy.Source
+	if raw, ok := s.o.Layers.ShownLayers()[src.Chain]; !ok || json.Unmarshal(raw, &by) != nil {
+		return true
+	}
+	return by.Blob.Digest != src.Blob.Digest || by.Blob.Size != src.Blob.Size || by.Blob.MediaType != src.Blob.MediaType || !maps.Equal(by.Blob.Annotations, src.Blob.Annotations)
 }
 
 // show makes a layer that is shown instead of fetched, and reports whether it could. One that is shown
@@ -70,6 +87,33 @@ func (s *Store) show(ctx context.Context, d *draft, remote *registry.Image, i in
 		return nil, false
 	}
 	return staged, true
+}
+
+// learn has indexes made of the layers of an image that has been pulled.
+func (s *Store) learn(remote *registry.Image, d *draft) {
+	if s.o.Lazy == nil {
+		return
+	}
+	var list []lazy.Source
+	for i, l := range d.layers {
+		if src := d.source(remote, i); s.o.Lazy.Indexable(src) && s.o.Content.Has(l.Digest) {
+			list = append(list, src)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(list) == 0 || s.following.Err() != nil {
+		return
+	}
+	s.background.Go(func() {
+		for _, src := range list {
+			blob := src.Blob.Digest
+			path := filepath.Join(s.o.Content.Root(), ocispec.ImageBlobsDir, blob.Algorithm().String(), blob.Encoded())
+			if err := s.o.Lazy.Index(s.following, src, path); err != nil && s.following.Err() == nil {
+				s.o.Logger.Info("layer has no index", "blob", blob, "error", err)
+			}
+		}
+	})
 }
 
 // Reshow shows again what an earlier daemon, or an earlier process of core/lazy, had shown, and follows it.
@@ -275,5 +319,12 @@ func (s *Store) checkShown(ctx context.Context) (found []check.Finding, err erro
 	if err != nil {
 		err = fmt.Errorf("check layers that are shown: %w", err)
 	}
-	return found, errors.Join(err)
+	damaged, derr := s.o.Lazy.DamagedIndexes(ctx)
+	for _, d := range damaged {
+		found = append(found, check.Finding{Kind: "layer index", Subject: d.String(), Problem: "it is damaged", Did: "removed it", Advice: "it is made again by the next pull",
+			Mend: func(context.Context) error {
+				return s.o.Lazy.ForgetIndexes(func(blob digest.Digest) bool { return blob != d })
+			}})
+	}
+	return found, errors.Join(err, derr)
 }

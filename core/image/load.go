@@ -66,7 +66,7 @@ func (s *Store) loadDraft(ctx context.Context, l *lease, d loading, report *repo
 		return s.loadArtifact(ctx, l, d, report)
 	}
 	err := s.unpack(ctx, l, d.diffs, unpackers(), func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
-		if there {
+		if there && !s.o.Layers.IsShown(layer.ChainOf(d.diffs)[i]) {
 			return nil, nil
 		}
 		bar := report.bar(short(d.diffs[i]), "Loading layer", d.layers[i].Size)
@@ -193,7 +193,7 @@ func (sp *spool) dockerImage(item archiveItem) (draft, error) {
 
 // begin starts a draft from a configuration in the archive.
 func (sp *spool) begin(config digest.Digest) (draft, error) {
-	raw, err := sp.s.o.Content.ReadAll(config, maxConfig)
+	raw, err := sp.read(config)
 	if err != nil {
 		return draft{}, err
 	}

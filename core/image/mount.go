@@ -112,6 +112,10 @@ func (s *Store) mountAt(rows *state.Table[mountRow], l *lease, e *entry, path st
 	if err != nil {
 		return err
 	}
+	for i := range view {
+		// On the host an image's set-user-ID programs and devices would be those of whoever made it.
+		view[i].Options = append(view[i].Options, "nosuid", "nodev")
+	}
 	if err := rows.Put(path, row); err != nil {
 		return err
 	}

@@ -49,6 +49,11 @@ func (s *Store) Prune(ctx context.Context, filters map[string][]string) (wire.Im
 		}
 	}
 	answer.ImagesDeleted = rm.out
+	if s.o.Lazy != nil && !nameless {
+		if err := s.o.Lazy.ForgetIndexes(s.o.Content.Has); err != nil {
+			return answer, err
+		}
+	}
 	answer.SpaceReclaimed = uint64(max(0, before-s.diskUsage()))
 	s.o.Events("prune", "", map[string]string{"reclaimed": strconv.FormatUint(answer.SpaceReclaimed, 10)})
 	return answer, nil

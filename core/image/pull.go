@@ -3,6 +3,7 @@ package image
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -66,11 +67,11 @@ func (s *Store) pull(ctx context.Context, named reference.Named, platform string
 	l := s.lease()
 	defer l.end()
 	name := reference.FamiliarString(named)
-	if artifactType(remote.Manifest) != "" {
-		return s.pullArtifact(ctx, l, named, remote, report)
-	}
 	if err := checkMediaTypes(remote.Manifest); err != nil {
 		return false, fmt.Errorf("pull %s: %w", name, err)
+	}
+	if artifactType(remote.Manifest) != "" {
+		return s.pullArtifact(ctx, l, named, remote, report)
 	}
 	d, err := s.fetch(ctx, l, remote)
 	if err != nil {
@@ -98,6 +99,7 @@ func (s *Store) pull(ctx context.Context, named reference.Named, platform string
 		return false, fmt.Errorf("pull %s: %w", name, err)
 	}
 	s.followShown()
+	s.learn(remote, &d)
 	report.say(wire.Message{Status: "Digest: " + remote.Digest.String()})
 	s.tell("pull", e, name, reference.FamiliarName(named))
 	return before == nil || before.record.ID != e.record.ID, nil
@@ -179,10 +181,25 @@ func (s *Store) fetchLayers(ctx context.Context, l *lease, remote *registry.Imag
 			report.state(short(blob), "Pulling fs layer")
 		}
 	}
+	err := s.fetchEach(ctx, l, remote, d, here, report, false)
+	if errors.Is(err, layer.ErrShownBelow) {
+		err = s.fetchEach(ctx, l, remote, d, here, report, true)
+	}
+	return err
+}
+
+// fetchEach fetches each layer; with whole none is shown before it is there, and those that are shown are unpacked.
+func (s *Store) fetchEach(ctx context.Context, l *lease, remote *registry.Image, d draft, here []bool, report *reporter, whole bool) error {
 	f := fetcher{s: s, remote: remote, report: report}
 	return s.unpack(ctx, l, d.diffs, int(cmp.Or(s.downloads.Load(), downloads)), func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
-		if staged, ok := s.show(ctx, &d, remote, i, there); ok {
-			return staged, nil
+		src := d.source(remote, i)
+		if there && (s.impostor(src) || whole && s.o.Layers.IsShown(src.Chain)) {
+			return f.layer(ctx, d.layers[i], false)
+		}
+		if !whole {
+			if staged, ok := s.show(ctx, &d, remote, i, there); ok {
+				return staged, nil
+			}
 		}
 		return f.layer(ctx, d.layers[i], there)
 	}, func(i int) {
@@ -244,9 +261,14 @@ func (s *Store) push(ctx context.Context, tag string, auth *wire.AuthConfig, rep
 		return nil, fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", familiarString(tag))
 	}
 	e, raw, err := s.leased(l, find)
+	say := report.say
 	if err == nil && e.packable() {
+		plain := e.Layers
 		if err = s.packLayers(ctx, l, e, raw, report); err == nil {
 			e, raw, err = s.leased(l, find)
+		}
+		if err == nil {
+			say = sayAs(say, plain, e.Layers)
 		}
 	}
 	if err != nil {
@@ -255,7 +277,7 @@ func (s *Store) push(ctx context.Context, tag string, auth *wire.AuthConfig, rep
 	if err := s.whole(ctx, e); err != nil {
 		return err
 	}
-	d, err := s.o.Registry.Push(ctx, tag, registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content, Sources: s.repositoriesOf}, auth, report.say)
+	d, err := s.o.Registry.Push(ctx, tag, registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content, Sources: s.repositoriesOf}, auth, say)
 	if err != nil {
 		return err
 	}

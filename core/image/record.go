@@ -2,6 +2,7 @@ package image
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/layer"
 	"github.com/sampan-project/sampan/core/state"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -55,24 +57,58 @@ func parseConfig(raw []byte) (ocispec.Image, dockerConfig, error) {
 	var config ocispec.Image
 	var docker dockerConfig
 	if err := json.Unmarshal(raw, &config); err != nil {
-		return config, docker, fault.New(fault.Invalid, "image configuration: %w", err)
+		return config, docker, fault.New(fault.Invalid, "image configuration: %w", malformed(err))
 	}
 	if err := json.Unmarshal(raw, &docker); err != nil {
-		return config, docker, fault.New(fault.Invalid, "image configuration: %w", err)
+		return config, docker, fault.New(fault.Invalid, "image configuration: %w", malformed(err))
 	}
+	return config, docker, checkConfig(&config, &docker)
+}
+
+// Bounds of a configuration. Real ones have some dozens of steps, and two short words of a platform.
+const (
+	maxHistory = 4096
+	maxWord    = 64
+)
+
+// checkConfig checks what a configuration says, and completes it.
+func checkConfig(config *ocispec.Image, docker *dockerConfig) error {
 	if t := config.RootFS.Type; t != "layers" && t != "" {
-		return config, docker, fault.New(fault.Invalid, "image configuration: its root filesystem has type %q: expected layers", t)
+		return fault.New(fault.Invalid, "image configuration: its root filesystem has type %q: expected layers", brief(t))
+	}
+	if n := len(config.RootFS.DiffIDs); n > layer.MaxLayers {
+		return fault.New(fault.Invalid, "image configuration: %d layers: expected at most %d", n, layer.MaxLayers)
+	}
+	if n := len(config.History); n > maxHistory {
+		return fault.New(fault.Invalid, "image configuration: %d steps of history: expected at most %d", n, maxHistory)
+	}
+	for _, word := range []string{config.OS, config.Architecture, config.Variant} {
+		if len(word) > maxWord || !printable(word) {
+			return fault.New(fault.Invalid, "image configuration: platform %q: expected words such as linux and amd64", brief(word))
+		}
 	}
 	for _, d := range config.RootFS.DiffIDs {
 		if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
-			return config, docker, fault.New(fault.Invalid, "image configuration: diff ID %q: expected a sha256 digest", d)
+			return fault.New(fault.Invalid, "image configuration: diff ID %q: expected a sha256 digest", brief(d.String()))
 		}
 	}
 	if docker.Config == nil {
 		docker.Config = &wire.ContainerConfig{}
 	}
-	return config, docker, nil
+	return nil
 }
+
+// brief is somebody else's text for an error, which quotes it.
+func brief(s string) string {
+	const most = 256
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
+}
+
+// malformed is why JSON could not be read; a time that is none is quoted there as a whole.
+func malformed(err error) error { return errors.New(brief(err.Error())) }
 
 // entry reads what belongs to a row.
 func (s *Store) entry(r record) (*entry, error) {

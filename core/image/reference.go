@@ -2,6 +2,7 @@ package image
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -12,10 +13,18 @@ import (
 // parseName reads a name as a user writes it; without tag and digest it stays without.
 func parseName(ref string) (reference.Named, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
+	if err != nil && printable(ref) {
 		return nil, fault.As(fault.Invalid, err)
 	}
+	if err != nil { // whose words would have the name in them as it is
+		return nil, fault.New(fault.Invalid, "invalid reference format: %q", brief(ref))
+	}
 	return named, nil
+}
+
+// printable reports whether a text can be shown as it is: an archive's names reach a terminal.
+func printable(s string) bool {
+	return len(s) <= reference.RepositoryNameTotalLengthMax && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // parseTag reads the name that an image is to be given, "x" is "x:latest".

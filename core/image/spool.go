@@ -21,6 +21,9 @@ const (
 	maxFiles = 1 << 16
 	// maxArchive bounds the bytes of all files of an archive together.
 	maxArchive = 1 << 39
+	// maxText bounds the bytes of all manifests and configurations that are read, and kept in memory until their images
+	// are loaded: a manifest.json could name the same large configuration a thousand times.
+	maxText = 64 << 20
 	// maxLinks bounds how many links lead from one name in an archive to its file.
 	maxLinks = 8
 )
@@ -32,6 +35,7 @@ type spool struct {
 	files map[string]ocispec.Descriptor // by clean path
 	links map[string]string
 	blobs map[digest.Digest]ocispec.Descriptor
+	text  int64 // bytes of JSON that were read
 }
 
 // spool reads an archive in any compression.
@@ -60,7 +64,7 @@ func (s *Store) spool(ctx context.Context, l *lease, r io.Reader) (*spool, error
 		}
 		total += max(h.Size, 0)
 		if err := sp.entry(ctx, l, h, archive); err != nil {
-			return nil, fmt.Errorf("%q: %w", h.Name, err)
+			return nil, fmt.Errorf("%q: %w", brief(h.Name), err)
 		}
 	}
 }
@@ -131,13 +135,13 @@ func (sp *spool) file(name string) (ocispec.Descriptor, error) {
 		}
 		at = to
 	}
-	return ocispec.Descriptor{}, fault.New(fault.Invalid, "the archive has no file %q", name)
+	return ocispec.Descriptor{}, fault.New(fault.Invalid, "the archive has no file %q", brief(name))
 }
 
 // blobOf finds a blob of the archive by a descriptor, and checks what the descriptor says.
 func (sp *spool) blobOf(want ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if err := want.Digest.Validate(); err != nil {
-		return want, fault.New(fault.Invalid, "digest %q: expected sha256 and 64 hexadecimal digits", want.Digest)
+		return want, fault.New(fault.Invalid, "digest %q: expected sha256 and 64 hexadecimal digits", brief(want.Digest.String()))
 	}
 	d, ok := sp.blobs[want.Digest]
 	if !ok {
@@ -156,14 +160,23 @@ func (sp *spool) blobOf(want ocispec.Descriptor) (ocispec.Descriptor, error) {
 
 // decode reads a JSON blob.
 func (sp *spool) decode(d digest.Digest, what string, v any) ([]byte, error) {
-	raw, err := sp.s.o.Content.ReadAll(d, maxConfig)
+	raw, err := sp.read(d)
 	if err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return nil, fault.New(fault.Invalid, "%s: %w", what, err)
+		return nil, fault.New(fault.Invalid, "%s: %w", what, malformed(err))
 	}
 	return raw, nil
+}
+
+// read reads a blob of JSON.
+func (sp *spool) read(d digest.Digest) ([]byte, error) {
+	raw, err := sp.s.o.Content.ReadAll(d, maxConfig)
+	if sp.text += int64(len(raw)); err == nil && sp.text > maxText {
+		return nil, fault.New(fault.Invalid, "its manifests and configurations have more than %d bytes", maxText)
+	}
+	return raw, err
 }
 
 // sniff tells the media type of a layer by its first bytes.

@@ -383,13 +383,18 @@ const maxXattrNames = 64 << 10
 // setXattrs sets the extended attributes that the tar has for the file.
 func setXattrs(fd int, base string, h *tar.Header) error {
 	names := 0
+	for key := range h.PAXRecords {
+		if name, ok := strings.CutPrefix(key, paxXattr); ok {
+			names += len(name) + 1
+		}
+	}
+	if names > maxXattrNames {
+		return fault.New(fault.Invalid, "the names of its attributes have %d bytes: expected at most %d", names, maxXattrNames)
+	}
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, paxXattr)
 		if !ok {
 			continue
-		}
-		if names += len(name) + 1; names > maxXattrNames {
-			return fault.New(fault.Invalid, "the names of its attributes have more than %d bytes", maxXattrNames)
 		}
 		if strings.HasPrefix(name, overlayXattrs) {
 			return fault.New(fault.Invalid, "its attribute %q would change what the overlay shows", brief(name))

@@ -81,6 +81,10 @@ type Limits struct {
 	Names   int64 // bytes of all names together, some of which are remembered
 }
 
+// MaxLayers is how many layers an image can have: the kernel's overlay has at most 500 (OVL_MAX_STACK), and one is for
+// the mount points.
+const MaxLayers = 499
+
 var defaultLimits = Limits{Bytes: 1 << 37, Entries: 4 << 20, Names: 1 << 28}
 
 // Store keeps layers and snapshots in a directory. Its methods may be called in parallel.

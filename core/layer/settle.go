@@ -29,6 +29,10 @@ func (st *Staged) Commit(ctx context.Context, parent digest.Digest) (_ Layer, er
 	if l, ok := s.layers[chain]; ok {
 		l.released = false
 		s.mu.Unlock()
+		if st.shown == nil && isShown(s.dir(chain)) {
+			// What is shown has been promised to have this diff ID, and these files have it.
+			return l.Layer, s.Replace(ctx, chain, st)
+		}
 		return l.Layer, nil
 	}
 	if _, err := s.get(parent); err != nil {
@@ -101,6 +105,21 @@ func (st *Staged) rename(l Layer) error {
 	return os.Rename(st.dir, final)
 }
 
+// ErrShownBelow is a hard link to a file of a layer that is only shown: nobody knows yet whether it has the content of its
+// diff ID, and a copy would stay when it turns out that it has not.
+var ErrShownBelow = errors.New("a hard link leads to a layer that is not there yet")
+
+// verified returns ErrShownBelow when a layer of the chain is only shown.
+func (s *Store) verified(chain digest.Digest) error {
+	list, err := s.Chain(chain)
+	for _, l := range list {
+		if isShown(s.dir(l.ChainID)) {
+			return ErrShownBelow
+		}
+	}
+	return err
+}
+
 // settle decides what a layer tar leaves to the layers below it: the attributes of directories that
 // the tar does not describe, hard links to lower files, and an opaque root directory.
 func (st *Staged) settle(ctx context.Context, parent digest.Digest) error {
@@ -112,6 +131,11 @@ func (st *Staged) settle(ctx context.Context, parent digest.Digest) error {
 			return fault.New(fault.Invalid, "%q: hard link to %q: there is no such file", brief(name), brief(target))
 		}
 		return nil
+	}
+	if len(st.borrowed) > 0 {
+		if err := st.store.verified(parent); err != nil {
+			return err
+		}
 	}
 	below, err := st.store.stack(parent)
 	if err != nil {

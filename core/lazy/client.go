@@ -27,6 +27,7 @@ import (
 type Options struct {
 	Dir     string // of the process, below the exec-root: socket, mounts, log
 	Cache   string // directory of the parts of layers, below the data-root
+	Indexes string // directory of the indexes of gzip layers, below the data-root
 	Program string // path of sampan-lazy; "" when there is none
 	// Enabled says whether layers that are pulled from now on may be shown. Those of before are, in any case.
 	Enabled bool
@@ -85,7 +86,12 @@ func (c *Client) At(chain digest.Digest) string { return MountOf(c.o.Dir, chain)
 
 // Can reports whether a layer that is to be pulled may be shown.
 func (c *Client) Can(s Source) bool {
-	if !c.o.Enabled || c.o.Program == "" || !toc.Has(s.Blob) {
+	return c.able() && (toc.Has(s.Blob) || c.hasIndex(s.Blob))
+}
+
+// able reports whether layers may be shown.
+func (c *Client) able() bool {
+	if !c.o.Enabled || c.o.Program == "" {
 		return false
 	}
 	_, err := os.Stat(device)
@@ -102,6 +108,9 @@ func (c *Client) Open(ctx context.Context, s Source, auth *wire.AuthConfig) (Ope
 		return o, err
 	}
 	r := OpenRequest{Source: s, At: c.At(s.Chain), Cache: c.cacheOf(s.Chain), Auth: auth}
+	if indexed(s.Blob) {
+		r.Index = c.indexOf(s.Blob.Digest)
+	}
 	if c.o.Registries != nil {
 		r.Insecure, r.Mirrors = c.o.Registries()
 	}
@@ -242,9 +251,10 @@ func (c *Client) Sweep(ctx context.Context) error {
 		}
 		keep[s.Chain.Encoded()] = true
 	}
-	entries, err := os.ReadDir(c.o.Cache)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	err = c.sweepIndexes()
+	entries, rerr := os.ReadDir(c.o.Cache)
+	if !errors.Is(rerr, fs.ErrNotExist) {
+		err = errors.Join(err, rerr)
 	}
 	for _, e := range entries {
 		if !keep[e.Name()] {

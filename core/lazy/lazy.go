@@ -1,10 +1,11 @@
 // Package lazy lets containers start from an image whose layers are not there yet: their files are
 // shown by a filesystem (FUSE) that fetches what is read. This package is the daemon's side of it.
 //
-//	toc      the table of contents of a layer, and the tree of files that it describes
+//	toc      the table of contents of a layer, and the tree of files that it describes; indexes of gzip layers
+//	zran     gzip from places in its middle, for these
 //	cache    the parts of a blob that have come so far, on disk
 //	server   the filesystem, and the process that serves all of an exec-root's: cmd/sampan-lazy
-//	Client   starts that process when it is needed, and speaks with it
+//	Client   starts that process when it is needed, and speaks with it; keeps the indexes (index.go)
 //
 // A container must not notice when the daemon dies, so the filesystems are served by a process of its
 // own, which a new daemon finds by its socket. The process gets a registry login in its memory only.
@@ -51,8 +52,9 @@ type Attributes struct {
 // OpenRequest asks for a layer's filesystem.
 type OpenRequest struct {
 	Source
-	At    string           `json:"at"`    // where it is mounted
-	Cache string           `json:"cache"` // directory of its own
+	At    string           `json:"at"`              // where it is mounted
+	Cache string           `json:"cache"`           // directory of its own
+	Index string           `json:"index,omitempty"` // path, for a layer without a table of its own
 	Auth  *wire.AuthConfig `json:"auth,omitempty"`
 	// How the registry is reached, as registry.Options.
 	Insecure []string            `json:"insecure,omitempty"`
@@ -63,6 +65,14 @@ type OpenRequest struct {
 type Opened struct {
 	Size    int64    `json:"size"`              // of its files
 	Implied []string `json:"implied,omitempty"` // directories without attributes of their own
+}
+
+// IndexRequest asks for an index of a layer, of which the blob is there.
+type IndexRequest struct {
+	Blob   ocispec.Descriptor `json:"blob"`
+	DiffID digest.Digest      `json:"diffID"`
+	From   string             `json:"from"` // path of the blob
+	To     string             `json:"to"`   // path of the index, in a directory of indexes
 }
 
 // SettleRequest gives directories the attributes that they have from below.
@@ -90,6 +100,7 @@ type Hello struct {
 const (
 	VerbHello    = "/hello"
 	VerbOpen     = "/open"     // OpenRequest: Opened
+	VerbIndex    = "/index"    // IndexRequest
 	VerbSettle   = "/settle"   // SettleRequest
 	VerbWait     = "/wait"     // Named: Whole, when the blob is whole
 	VerbClose    = "/close"    // Named

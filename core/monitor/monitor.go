@@ -61,11 +61,21 @@ type Config struct {
 	ConsoleHeight uint16 `json:"consoleHeight,omitempty"`
 	ConsoleWidth  uint16 `json:"consoleWidth,omitempty"`
 
+	// Runtime makes the container in our runtime's place; nil: ours.
+	Runtime *Runtime `json:"runtime,omitempty"`
+
 	// ClampDefaults is the runtime's: limits that the host does not permit are lowered, not refused.
 	ClampDefaults bool `json:"clampDefaults,omitempty"`
 	// SystemdCgroup: systemd makes the cgroup, and the spec's cgroupsPath is slice:prefix:name. It is said of
 	// each container, as a monitor lives on when a daemon with another driver comes.
 	SystemdCgroup bool `json:"systemdCgroup,omitempty"`
+}
+
+// Runtime is another OCI runtime: a program with runc's command line.
+type Runtime struct {
+	Name string   `json:"name"` // for messages
+	Path string   `json:"path"`
+	Args []string `json:"args,omitempty"` // before the verb
 }
 
 // LogConfig says where the output of a container is kept.

@@ -28,6 +28,9 @@ func (m *Manager) Create(ctx context.Context, r wire.NetworkCreateRequest) (wire
 	if err != nil {
 		return none, err
 	}
+	if r.ConfigOnly {
+		return m.createConfig(r, asked)
+	}
 	n := row{Network: Network{
 		ID: newID(), Name: r.Name, Driver: or(r.Driver, m.o.DefaultDriver), Owner: m.owner, Created: time.Now().UTC(),
 		IPv4: r.EnableIPv4 == nil || *r.EnableIPv4, IPv6: wantsIPv6(r.EnableIPv6, asked),
@@ -36,6 +39,11 @@ func (m *Manager) Create(ctx context.Context, r wire.NetworkCreateRequest) (wire
 	}}
 	if r.IPAM != nil {
 		n.IPAMOption = maps.Clone(r.IPAM.Options)
+	}
+	if r.ConfigFrom != nil && r.ConfigFrom.Network != "" {
+		if asked, err = m.copyConfig(&n.Network, r.ConfigFrom.Network); err != nil {
+			return none, err
+		}
 	}
 	if !n.IPv4 && !n.IPv6 {
 		return none, fault.New(fault.Invalid, "IPv4 or IPv6 must be enabled")
@@ -58,7 +66,11 @@ func (m *Manager) Create(ctx context.Context, r wire.NetworkCreateRequest) (wire
 	defer m.creating.Unlock()
 	m.mu.RLock()
 	exists := m.named(n.Name) != nil
+	lost := n.ConfigFrom != "" && (m.named(n.ConfigFrom) == nil || !m.named(n.ConfigFrom).ConfigOnly)
 	m.mu.RUnlock()
+	if lost { // removed meanwhile
+		return none, noConfig(n.ConfigFrom)
+	}
 	if exists {
 		return none, fault.New(fault.Conflict, "network with name %s already exists", n.Name)
 	}
@@ -124,12 +136,10 @@ func validate(r wire.NetworkCreateRequest) error {
 		return fault.New(fault.Forbidden, "Ingress network can only be global scope network")
 	case r.Driver == "overlay":
 		return fault.New(fault.Forbidden, `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`)
-	case r.ConfigOnly || r.ConfigFrom != nil && r.ConfigFrom.Network != "":
-		return fault.New(fault.NotImplemented, "config-only networks are not supported: give the options to each network")
 	case r.Scope != "" && r.Scope != "local":
 		return &fault.Field{Field: "scope", Given: shortened(r.Scope), Expected: "local"}
 	}
-	return nil
+	return validateConfig(r)
 }
 
 // wantsIPv6: a subnet of the family says so as well, unless it was switched off.

@@ -56,9 +56,10 @@ func (m *Manager) List(_ context.Context, filters map[string][]string) ([]wire.N
 func (m *Manager) describe(e *entry) wire.NetworkInspect {
 	n := wire.NetworkInspect{
 		Name: e.Name, ID: e.ID, Created: e.Created.Format(time.RFC3339Nano), Scope: "local", Driver: e.Driver,
-		EnableIPv4: e.IPv4 || builtin(e.Driver), EnableIPv6: e.IPv6,
+		EnableIPv4: e.IPv4 || e.Default && builtin(e.Driver), EnableIPv6: e.IPv6,
 		IPAM:     wire.IPAM{Driver: "default", Options: maps.Clone(e.IPAMOption), Config: []wire.IPAMConfig{}},
 		Internal: e.Internal, Attachable: e.Attachable,
+		ConfigOnly: e.ConfigOnly, ConfigFrom: wire.ConfigReference{Network: e.ConfigFrom},
 		Containers: map[string]wire.NetworkEndpoint{},
 		Options:    cloned(e.Options), Labels: cloned(e.Labels),
 	}
@@ -69,6 +70,9 @@ func (m *Manager) describe(e *entry) wire.NetworkInspect {
 		return a.Prefix.Addr().BitLen() - b.Prefix.Addr().BitLen()
 	})
 	for _, s := range byFamily {
+		if !s.Prefix.IsValid() { // of a configuration: any
+			continue
+		}
 		c := wire.IPAMConfig{Subnet: s.Prefix.String()}
 		if s.Range.IsValid() {
 			c.IPRange = s.Range.String()

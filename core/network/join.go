@@ -267,9 +267,7 @@ func (m *Manager) attach(ctx context.Context, sb *sandbox, ep member) error {
 		return err
 	}
 	defer leave()
-	wanted := ep.Endpoint
-	wanted.NetNS = sb.path()
-	made, err := driver.Attach(ctx, n.forDriver(), wanted)
+	made, err := driver.Attach(ctx, n.forDriver(), ep.forDriver(sb.path()))
 	if err != nil {
 		return fmt.Errorf("failed to set up container networking: network %s: %w", n.Name, err)
 	}

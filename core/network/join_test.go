@@ -151,7 +151,7 @@ func TestJoinRefuses(t *testing.T) {
 		"interface name":      {JoinRequest{Mode: "asked", Endpoints: map[string]*wire.EndpointSettings{"asked": {DriverOpts: map[string]string{interfaceOption: "../eth0"}}}}, interfaceOption},
 		"port":                {JoinRequest{Mode: "bridge", Ports: map[string][]wire.PortBinding{"80/tcp": {{HostPort: "99999"}}}}, "host port of port 80/tcp"},
 		"host address":        {JoinRequest{Mode: "bridge", Ports: map[string][]wire.PortBinding{"80/tcp": {{HostIP: "home"}}}}, "host address of port 80/tcp"},
-		"host address family": {JoinRequest{Mode: "bridge", Ports: map[string][]wire.PortBinding{"80/tcp": {{HostIP: "::1"}}}}, "no IPv6 address"},
+		"host address family": {JoinRequest{Mode: "bridge", Ports: map[string][]wire.PortBinding{"80/sctp": {{HostIP: "::1"}}}}, "no IPv6 address"},
 		"extra host":          {JoinRequest{Mode: "bridge", ExtraHosts: []string{"db"}}, "extra host"},
 		"twice":               {JoinRequest{Mode: "asked", Endpoints: map[string]*wire.EndpointSettings{"asked": {}, h.m.named("asked").ID: {}}}, "already exists in network asked"},
 	} {

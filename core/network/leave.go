@@ -167,9 +167,7 @@ func (m *Manager) detach(ctx context.Context, sb *sandbox, ep member) error {
 		return err
 	}
 	defer leave()
-	old := ep.Endpoint
-	old.NetNS = sb.path()
-	if err := driver.Detach(ctx, n.forDriver(), old); err != nil {
+	if err := driver.Detach(ctx, n.forDriver(), ep.forDriver(sb.path())); err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	return nil

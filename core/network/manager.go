@@ -111,6 +111,9 @@ type entry struct {
 func newEntry(r row) *entry {
 	var subnets []ipam.Subnet
 	for _, s := range r.Subnets {
+		if r.ConfigOnly {
+			continue
+		}
 		subnets = append(subnets, ipam.Subnet{Prefix: s.Prefix, Range: s.Range})
 	}
 	e := &entry{row: r, space: ipam.NewSpace(subnets)}
@@ -217,6 +220,9 @@ func (m *Manager) mark(sb *sandbox) {
 		}
 	}
 	for _, p := range sb.Ports {
+		if p.HostPort == 0 {
+			continue
+		}
 		m.ports.Adopt(port.Binding{Protocol: p.Protocol, Address: p.HostAddress, Port: p.HostPort}, sb.ID)
 	}
 }

@@ -23,6 +23,7 @@ type view struct {
 func (v view) Lookup(name string) (addresses []netip.Addr, found bool) {
 	v.m.mu.RLock()
 	defer v.m.mu.RUnlock()
+	name = v.linked(name)
 	for _, ep := range v.neighbours() {
 		if !slices.Contains(ep.Names, name) {
 			host, ok := strings.CutSuffix(name, "."+strings.ToLower(ep.Network))
@@ -36,6 +37,18 @@ func (v view) Lookup(name string) (addresses []netip.Addr, found bool) {
 		}
 	}
 	return addresses, found
+}
+
+// linked is the name that a link of the container stands for, or the name itself. The caller holds mu.
+func (v view) linked(name string) string {
+	if sb := v.m.joined[v.container]; sb != nil {
+		for _, ep := range sb.Endpoints {
+			if to, ok := ep.Links[strings.TrimSuffix(name, "."+strings.ToLower(ep.Network))]; ok {
+				return to
+			}
+		}
+	}
+	return name
 }
 
 // Reverse answers with the container's name on the network, "db.front".

@@ -78,7 +78,9 @@ type Network struct {
 	IPv6       bool              `json:"ipv6"`
 	Internal   bool              `json:"internal,omitempty"`
 	Attachable bool              `json:"attachable,omitempty"`
-	Default    bool              `json:"default,omitempty"` // bridge, host or none
+	Default    bool              `json:"default,omitempty"`    // bridge, host or none
+	ConfigOnly bool              `json:"configOnly,omitempty"` // nothing in the kernel: other networks copy it
+	ConfigFrom string            `json:"configFrom,omitempty"` // name of the one that this copied
 	Subnets    []Subnet          `json:"subnets,omitempty"`
 	Options    map[string]string `json:"options,omitempty"` // as given; drivers see them by the names of their schema
 	Labels     map[string]string `json:"labels,omitempty"`
@@ -109,6 +111,8 @@ type Endpoint struct {
 	Interface   string         `json:"interface"` // its name in the namespace, such as eth0
 	MAC         string         `json:"mac"`
 	Addresses   []netip.Prefix `json:"addresses"`
+	// LinkLocal are further addresses, not of the network's subnets. Drivers see them among Addresses.
+	LinkLocal []netip.Prefix `json:"linkLocal,omitempty"`
 	// Gateways are those through which the default routes go; empty when another endpoint of the
 	// container has them, or on an internal network.
 	Gateways []netip.Addr      `json:"gateways,omitempty"`
@@ -116,7 +120,8 @@ type Endpoint struct {
 	Options  map[string]string `json:"options,omitempty"`
 }
 
-// Port is one published port. Its socket on the host is bound already when a driver sees it.
+// Port is one published port. Its socket on the host is bound already when a driver sees it. With HostPort
+// 0 there is none: the network leads packets to the container's own address, and lets those for the port in.
 type Port struct {
 	Protocol      string     `json:"protocol"` // tcp, udp, sctp
 	HostAddress   netip.Addr `json:"hostAddress"`

@@ -56,6 +56,9 @@ func (m *Manager) admit(sb *sandbox, wanted []wish) (err error) {
 		if err != nil {
 			return err
 		}
+		if e.ConfigOnly {
+			return fault.New(fault.Forbidden, "cannot create endpoint on configuration-only network %s", e.Name)
+		}
 		if e.removing {
 			return fault.New(fault.NotFound, "network %s not found: it is being removed", e.Name)
 		}
@@ -70,7 +73,7 @@ func (m *Manager) admit(sb *sandbox, wanted []wish) (err error) {
 }
 
 // place makes an endpoint of the container in the network. The caller holds mu.
-func (m *Manager) place(sb *sandbox, e *entry, asked wire.EndpointSettings) (member, error) {
+func (m *Manager) place(sb *sandbox, e *entry, asked wire.EndpointSettings) (_ member, err error) {
 	for _, ep := range sb.Endpoints {
 		if ep.NetworkID == e.ID {
 			return member{}, fault.New(fault.Forbidden, "endpoint with name %s already exists in network %s", sb.Name, e.Name)
@@ -89,6 +92,12 @@ func (m *Manager) place(sb *sandbox, e *entry, asked wire.EndpointSettings) (mem
 	if !e.Default {
 		ep.Names = dnsNames(sb.record, asked.Aliases)
 	}
+	if ep.LinkLocal, err = linkLocal(asked.IPAMConfig); err != nil {
+		return member{}, err
+	}
+	if ep.Links, err = parseLinks(asked.Links); err != nil {
+		return member{}, err
+	}
 	if err := address(&ep, e, asked.IPAMConfig); err != nil {
 		return member{}, err
 	}
@@ -103,10 +112,8 @@ func (m *Manager) place(sb *sandbox, e *entry, asked wire.EndpointSettings) (mem
 func checkAsked(e *entry, asked wire.EndpointSettings) error {
 	static := asked.IPAMConfig != nil && (asked.IPAMConfig.IPv4Address != "" || asked.IPAMConfig.IPv6Address != "")
 	switch {
-	case asked.IPAMConfig != nil && len(asked.IPAMConfig.LinkLocalIPs) > 0:
-		return fault.New(fault.NotImplemented, "link-local addresses of an endpoint are not supported")
-	case len(asked.Links) > 0:
-		return fault.New(fault.NotImplemented, "links are not supported: containers on a network of your own know each other by name")
+	case len(asked.Links) > 0 && e.Default:
+		return fault.New(fault.Invalid, "network-scoped links are supported only for containers in user defined networks")
 	case static && e.Default:
 		return fault.New(fault.Invalid, "user specified IP address is supported on user defined networks only")
 	case static && !slices.ContainsFunc(e.Subnets, func(s Subnet) bool { return s.Asked }):
@@ -115,6 +122,49 @@ func checkAsked(e *entry, asked wire.EndpointSettings) error {
 		return fault.New(fault.Invalid, "network-scoped alias is supported only for containers in user defined networks")
 	}
 	return nil
+}
+
+// maxLinkLocal and maxLinks bound what one endpoint may ask for.
+const (
+	maxLinkLocal = 16
+	maxLinks     = 128
+)
+
+// linkLocal reads the addresses that are the interface's alone (RFC 3927, RFC 4291 section 2.5.6).
+func linkLocal(asked *wire.EndpointIPAM) (list []netip.Prefix, err error) {
+	if asked == nil {
+		return nil, nil
+	}
+	if len(asked.LinkLocalIPs) > maxLinkLocal {
+		return nil, &fault.Field{Field: "link-local-ip", Given: strconv.Itoa(len(asked.LinkLocalIPs)) + " addresses", Expected: "at most " + strconv.Itoa(maxLinkLocal)}
+	}
+	for _, text := range asked.LinkLocalIPs {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" || !a.IsLinkLocalUnicast() {
+			return nil, &fault.Field{Field: "link-local-ip", Given: shortened(text), Expected: "an address such as 169.254.34.68 or fe80::1234"}
+		}
+		list = append(list, netip.PrefixFrom(a, map[bool]int{true: 16, false: 64}[a.Is4()]))
+	}
+	return list, nil
+}
+
+// parseLinks reads "container:alias" or "container": further names of others that this container alone knows.
+func parseLinks(texts []string) (map[string]string, error) {
+	if len(texts) > maxLinks {
+		return nil, &fault.Field{Field: "link", Given: strconv.Itoa(len(texts)) + " links", Expected: "at most " + strconv.Itoa(maxLinks)}
+	}
+	links := map[string]string{}
+	for _, text := range texts {
+		name, alias, has := strings.Cut(strings.TrimPrefix(text, "/"), ":")
+		if !has {
+			alias = name
+		}
+		if name == "" || alias == "" || strings.Contains(alias, ":") {
+			return nil, &fault.Field{Field: "link", Given: shortened(text), Expected: "CONTAINER or CONTAINER:ALIAS"}
+		}
+		links[strings.ToLower(alias)] = strings.ToLower(name)
+	}
+	return links, nil
 }
 
 // address takes an address of each family that the network has.

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -53,16 +54,24 @@ func (m *Manager) publish(ctx context.Context, sb *sandbox, r JoinRequest) (hold
 		if err != nil {
 			return hold, err
 		}
-		got, files, err := m.ports.Reserve(p.protocol, addresses, p.host, sb.ID)
-		if fault.Is(err, fault.Conflict) && m.drain(ctx) {
-			got, files, err = m.ports.Reserve(p.protocol, addresses, p.host, sb.ID)
+		var got uint16
+		var files []*os.File
+		if bound := slices.DeleteFunc(slices.Clone(addresses), out.routed); len(bound) > 0 {
+			got, files, err = m.ports.Reserve(p.protocol, bound, p.host, sb.ID)
+			if fault.Is(err, fault.Conflict) && m.drain(ctx) {
+				got, files, err = m.ports.Reserve(p.protocol, bound, p.host, sb.ID)
+			}
 		}
 		if err != nil {
 			return hold, fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", sb.Name, out[0].endpoint, err)
 		}
 		hold = append(hold, files...)
 		for _, a := range addresses {
-			reserved = append(reserved, Port{Protocol: p.protocol, HostAddress: a, HostPort: got, ContainerPort: p.container})
+			at := Port{Protocol: p.protocol, HostAddress: a, HostPort: got, ContainerPort: p.container}
+			if out.routed(a) {
+				at.HostPort = 0
+			}
+			reserved = append(reserved, at)
 		}
 	}
 	m.mu.Lock()
@@ -75,7 +84,25 @@ func (m *Manager) publish(ctx context.Context, sb *sandbox, r JoinRequest) (hold
 type outlet struct {
 	endpoint string
 	v6       bool
+	routed   bool       // by the container's own address: no port of the host is taken
 	publish  netip.Addr // the network's own address to publish on, or zero
+}
+
+// The gateway modes of a network, by the name that the bridge driver and Docker's have for the option.
+const (
+	modeRouted   = "routed"
+	modeIsolated = "isolated"
+)
+
+// mode is how packets of a family leave and reach the network; a driver that has no such option says nothing.
+func mode(n Network, v6 bool) string {
+	name := map[bool]string{false: "gateway_mode_ipv4", true: "gateway_mode_ipv6"}[v6]
+	return cmp.Or(n.Settings[name], n.Options["com.docker.network.bridge."+name], n.Options[name])
+}
+
+// routed reports whether ports on the address are those of the container itself.
+func (list outlets) routed(a netip.Addr) bool {
+	return slices.ContainsFunc(list, func(o outlet) bool { return o.routed && o.v6 == a.Is6() })
 }
 
 type outlets []outlet
@@ -85,7 +112,8 @@ func (m *Manager) outlets(sb *sandbox) (list outlets) {
 	for _, v6 := range []bool{false, true} {
 		for _, ep := range sb.Endpoints {
 			if slices.ContainsFunc(ep.Gateways, func(a netip.Addr) bool { return a.Is6() == v6 }) {
-				list = append(list, outlet{ep.ID, v6, m.entries[ep.NetworkID].PublishAddress})
+				e := m.entries[ep.NetworkID]
+				list = append(list, outlet{ep.ID, v6, mode(e.Network, v6) == modeRouted, e.PublishAddress})
 			}
 		}
 	}
@@ -108,9 +136,9 @@ func (list outlets) choose(protocol string, given netip.Addr) ([]netip.Addr, err
 	var addresses []netip.Addr
 	for _, o := range list {
 		switch {
-		case !o.publish.IsValid() || o.publish.IsUnspecified():
+		case !o.publish.IsValid() || o.publish == netip.IPv4Unspecified():
 			addresses = append(addresses, map[bool]netip.Addr{false: netip.IPv4Unspecified(), true: netip.IPv6Unspecified()}[o.v6])
-			if forwarded && port.HostHasIPv6() {
+			if forwarded && !o.routed && port.HostHasIPv6() {
 				addresses = append(addresses, netip.IPv6Unspecified())
 			}
 		case o.publish.Is6() == o.v6:
@@ -126,7 +154,7 @@ func (list outlets) choose(protocol string, given netip.Addr) ([]netip.Addr, err
 // forwards are, for each of the record's ports, whither what no rule translates is carried: from an
 // IPv6 address of the host to the container's of that family, or else to its IPv4 address.
 func forwards(rec record) []netip.AddrPort {
-	carried := func(p Port) bool { return p.HostAddress.Is6() && p.Protocol != "sctp" }
+	carried := func(p Port) bool { return p.HostAddress.Is6() && p.HostPort != 0 && p.Protocol != "sctp" }
 	if !slices.ContainsFunc(rec.Ports, carried) {
 		return nil
 	}
@@ -134,10 +162,14 @@ func forwards(rec record) []netip.AddrPort {
 	if !to.IsValid() {
 		to = reachedAt(rec, false)
 	}
-	targets := make([]netip.AddrPort, len(rec.Ports))
-	for i, p := range rec.Ports {
-		if carried(p) && to.IsValid() {
-			targets[i] = netip.AddrPortFrom(to, p.ContainerPort)
+	var targets []netip.AddrPort // as long as there are sockets
+	for _, p := range rec.Ports {
+		switch {
+		case p.HostPort == 0:
+		case carried(p) && to.IsValid():
+			targets = append(targets, netip.AddrPortFrom(to, p.ContainerPort))
+		default:
+			targets = append(targets, netip.AddrPort{})
 		}
 	}
 	return targets

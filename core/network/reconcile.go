@@ -151,9 +151,7 @@ func (m *Manager) wanted(driver string) (entries []*entry, networks []Network, e
 	for _, sb := range m.joined {
 		for _, ep := range sb.Endpoints {
 			if e := m.entries[ep.NetworkID]; e != nil && e.Driver == driver && sb.ns != nil {
-				wanted := ep.Endpoint
-				wanted.NetNS = sb.path()
-				endpoints = append(endpoints, wanted)
+				endpoints = append(endpoints, ep.forDriver(sb.path()))
 			}
 		}
 	}

@@ -29,6 +29,14 @@ func (m *Manager) Remove(ctx context.Context, ref string) error {
 			e.removing, e.made = false, made && e.made
 		}
 	}()
+	if e.ConfigOnly {
+		if err := m.networks.Delete(e.ID); err != nil {
+			return fmt.Errorf("error while removing network: %w", err)
+		}
+		removed = true
+		m.o.Events("destroy", e.ID, map[string]string{"name": e.Name, "type": e.Driver})
+		return nil
+	}
 	driver, leave, err := m.enter(ctx, e.Driver)
 	if err != nil {
 		return err
@@ -57,6 +65,8 @@ func (m *Manager) condemn(ctx context.Context, ref string) (*entry, error) {
 		case err != nil:
 		case e.Default:
 			err = fault.New(fault.Forbidden, "%s is a pre-defined network and cannot be removed", e.Name)
+		case e.ConfigOnly && len(m.copies(e.Name)) > 0:
+			err = fault.New(fault.Forbidden, "configuration network %q is in use by %s", e.Name, strings.Join(m.copies(e.Name), ", "))
 		case e.removing:
 			err = fault.New(fault.Conflict, "network %s is being removed already", e.Name)
 		default:
@@ -129,7 +139,7 @@ func (m *Manager) Prune(ctx context.Context, filters map[string][]string) (wire.
 	var candidates []Network
 	m.mu.RLock()
 	for _, e := range m.entries {
-		if !e.Default && !e.removing && m.inUse(e.ID) == nil && e.Created.Before(before) && prunable(e.Labels, filters) {
+		if !e.Default && !e.removing && m.inUse(e.ID) == nil && len(m.copies(e.Name)) == 0 && e.Created.Before(before) && prunable(e.Labels, filters) {
 			candidates = append(candidates, e.Network)
 		}
 	}

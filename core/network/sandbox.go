@@ -47,6 +47,7 @@ type member struct {
 	Default  bool                  `json:"default,omitempty"`
 	Asked    wire.EndpointSettings `json:"asked"`
 	Names    []string              `json:"names,omitempty"` // by which others on the network find it, in lower case
+	Links    map[string]string     `json:"links,omitempty"` // names that this container alone knows, and whose they are
 	Priority int                   `json:"priority,omitempty"`
 }
 
@@ -191,12 +192,27 @@ func (m *Manager) gateway(ep *member, v6 bool) (netip.Addr, bool) {
 			continue
 		}
 		for _, s := range e.Subnets {
-			if s.Prefix.Contains(a.Addr()) && s.Gateway.IsValid() {
+			if !s.Prefix.Contains(a.Addr()) {
+				continue
+			}
+			// As Docker's bridge driver: a router of the network's own, whose address is kept free by this name.
+			if other := s.Auxiliary[map[bool]string{false: "DefaultGatewayIPv4", true: "DefaultGatewayIPv6"}[v6]]; other.IsValid() {
+				return other, true
+			}
+			if s.Gateway.IsValid() {
 				return s.Gateway, true
 			}
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// forDriver is the endpoint as drivers see it.
+func (ep member) forDriver(ns string) Endpoint {
+	e := ep.Endpoint
+	e.NetNS = ns
+	e.Addresses = slices.Concat(e.Addresses, e.LinkLocal)
+	return e
 }
 
 // snapshot is the record of one moment, for the database and for whoever reads it without mu.

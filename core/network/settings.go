@@ -76,6 +76,14 @@ func familyText(list []netip.Addr, v6 bool) string {
 	return ""
 }
 
+// hostPort is empty of a port that is the container's alone, as Docker shows it.
+func hostPort(p Port) string {
+	if p.HostPort == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(p.HostPort))
+}
+
 // portMap has the published ports with their bindings, and those that are only exposed with none.
 func portMap(rec record) map[string][]wire.PortBinding {
 	ports := map[string][]wire.PortBinding{}
@@ -89,7 +97,7 @@ func portMap(rec record) map[string][]wire.PortBinding {
 	}
 	for _, p := range rec.Ports {
 		key := strconv.Itoa(int(p.ContainerPort)) + "/" + p.Protocol
-		ports[key] = append(ports[key], wire.PortBinding{HostIP: p.HostAddress.String(), HostPort: strconv.Itoa(int(p.HostPort))})
+		ports[key] = append(ports[key], wire.PortBinding{HostIP: p.HostAddress.String(), HostPort: hostPort(p)})
 	}
 	return ports
 }

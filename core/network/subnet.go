@@ -133,6 +133,9 @@ func (m *Manager) plan(n *Network, asked []Subnet) (warning string, err error) {
 		n.Subnets = append(n.Subnets, Subnet{Prefix: p})
 	}
 	for i := range n.Subnets {
+		if mode(*n, n.Subnets[i].Prefix.Addr().Is6()) == modeIsolated && !n.Subnets[i].Gateway.IsValid() {
+			continue // the host has no address there
+		}
 		if err := chooseGateway(&n.Subnets[i]); err != nil {
 			return "", err
 		}
@@ -146,7 +149,7 @@ func (m *Manager) overlaps(p netip.Prefix) error {
 	defer m.mu.RUnlock()
 	for _, e := range m.entries {
 		for _, s := range e.Subnets {
-			if s.Prefix.Overlaps(p) {
+			if !e.ConfigOnly && s.Prefix.Overlaps(p) {
 				return fault.New(fault.Forbidden, "invalid pool request: Pool overlaps with other one on this address space: %s of this network and %s of network %s", p, s.Prefix, e.Name)
 			}
 		}
@@ -160,7 +163,9 @@ func (m *Manager) chooseSubnet(v6 bool) (netip.Prefix, error) {
 	m.mu.RLock()
 	for _, e := range m.entries {
 		for _, s := range e.Subnets {
-			taken = append(taken, s.Prefix)
+			if !e.ConfigOnly {
+				taken = append(taken, s.Prefix)
+			}
 		}
 	}
 	m.mu.RUnlock()

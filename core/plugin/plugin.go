@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -193,7 +194,11 @@ func (h *Host) Plugin(kind, name string) (*Plugin, error) {
 	if len(names) == 0 {
 		return nil, fault.New(fault.NotFound, "no %s driver %q: no file %s%s-%s in %v", kind, name, proto.Prefix, kind, name, h.o.Dirs)
 	}
-	return nil, fault.New(fault.NotFound, "no %s driver %q: there are %v", kind, name, names)
+	expected := strings.Join(names, ", ")
+	if len(names) > 1 {
+		expected = "one of " + expected
+	}
+	return nil, fault.New(fault.NotFound, "no %s driver %q: expected %s", kind, name, expected)
 }
 
 // Plugins returns all of them, sorted by kind and name.

@@ -97,9 +97,10 @@ func (b *blob) open() error {
 		states = append(states, http.StatusPartialContent)
 	}
 	address := b.image.repo.url("blobs", b.want.Digest.String())
-	resp, err := b.image.repo.do(b.ctx, http.MethodGet, address, header, states...)
+	ctx := forBlob(b.ctx)
+	resp, err := b.image.repo.do(ctx, http.MethodGet, address, header, states...)
 	if answer := (*transport.Error)(nil); b.size > 0 && errors.As(err, &answer) && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		resp, err = b.image.repo.do(b.ctx, http.MethodGet, address, nil, http.StatusOK) // it is particular about ranges
+		resp, err = b.image.repo.do(ctx, http.MethodGet, address, nil, http.StatusOK) // it is particular about ranges
 	}
 	if err != nil {
 		return err

@@ -134,6 +134,7 @@ func (c *Client) transport(at endpoint) http.RoundTripper {
 	if at.plain {
 		t = c.trusting
 	}
+	t = &bounded{t, maxAnswer, maxTelling}
 	return transport.NewUserAgent(&patient{transport.NewRetry(t)}, "sampan/"+wire.Release)
 }
 

@@ -187,7 +187,7 @@ func (r *repository) mountBlob(ctx context.Context, d ocispec.Descriptor, from s
 	}
 	resp.Body.Close()
 	if resp.StatusCode == http.StatusAccepted { // an upload that nobody goes on with
-		if at, err := resp.Location(); err == nil {
+		if at, err := resp.Location(); err == nil && follows(resp.Request.URL, at) == nil {
 			if gone, err := r.do(ctx, http.MethodDelete, at.String(), nil, http.StatusNoContent); err == nil {
 				gone.Body.Close()
 			}
@@ -206,6 +206,9 @@ func (r *repository) copyBlob(ctx context.Context, d ocispec.Descriptor, from *r
 	at, err := start.Location()
 	if err != nil {
 		return fault.New(fault.Unavailable, "registry %s: upload: %w", r.host, err)
+	}
+	if err := follows(start.Request.URL, at); err != nil {
+		return err
 	}
 	q := at.Query()
 	q.Set("digest", d.Digest.String())

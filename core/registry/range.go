@@ -79,7 +79,7 @@ func (r *repository) part(ctx context.Context, d ocispec.Descriptor, at, n int64
 	ctx, cancel := context.WithCancelCause(ctx)
 	watch := time.AfterFunc(stalled, func() { cancel(errStalled) })
 	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", at, at+n-1)}}
-	resp, err := r.do(ctx, http.MethodGet, r.url("blobs", d.Digest.String()), header, http.StatusPartialContent, http.StatusOK)
+	resp, err := r.do(forBlob(ctx), http.MethodGet, r.url("blobs", d.Digest.String()), header, http.StatusPartialContent, http.StatusOK)
 	if err == nil && resp.StatusCode != http.StatusPartialContent {
 		resp.Body.Close()
 		err = fault.New(fault.NotImplemented, "registry %s sends blobs only as a whole", r.host)

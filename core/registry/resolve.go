@@ -89,16 +89,19 @@ func (c *Client) resolveAt(ctx context.Context, named reference.Named, at endpoi
 		}
 		var index ocispec.Index
 		if err := json.Unmarshal(raw, &index); err != nil {
-			return nil, fault.New(fault.Invalid, "index %s: %w", d.Digest, err)
+			return nil, fault.New(fault.Invalid, "index %s: %s", d.Digest, oneLine(err.Error()))
 		}
 		child, err := choose(index.Manifests, platform)
 		if err != nil {
 			return nil, err
 		}
 		if err := child.Digest.Validate(); err != nil {
-			return nil, fault.New(fault.Invalid, "index %s: digest %q: %w", d.Digest, child.Digest, err)
+			return nil, fault.New(fault.Invalid, "index %s: digest %q: %w", d.Digest, oneLine(child.Digest.String()), err)
 		}
 		if d, raw, err = repo.manifest(ctx, child.Digest.String()); err != nil {
+			return nil, err
+		}
+		if err := checkChild(child, d); err != nil {
 			return nil, err
 		}
 	}
@@ -113,17 +116,17 @@ func (i *Image) decode() error {
 	case mediaTypeSchema1, mediaTypeSchema1Signed:
 		return fault.New(fault.NotImplemented, "image %s has a manifest of schema version 1, which is not supported: push it again with a newer client", i.Name)
 	default:
-		return fault.New(fault.Invalid, "manifest %s: media type %q: expected that of an image", i.Digest, i.Descriptor.MediaType)
+		return fault.New(fault.Invalid, "manifest %s: media type %q: expected that of an image", i.Digest, oneLine(i.Descriptor.MediaType))
 	}
 	if err := json.Unmarshal(i.Raw, &i.Manifest); err != nil {
-		return fault.New(fault.Invalid, "manifest %s: %w", i.Digest, err)
+		return fault.New(fault.Invalid, "manifest %s: %s", i.Digest, oneLine(err.Error()))
 	}
 	for _, d := range append([]ocispec.Descriptor{i.Manifest.Config}, i.Manifest.Layers...) {
 		if err := d.Digest.Validate(); err != nil {
-			return fault.New(fault.Invalid, "manifest %s: digest %q: %w", i.Digest, d.Digest, err)
+			return fault.New(fault.Invalid, "manifest %s: digest %q: %w", i.Digest, oneLine(d.Digest.String()), err)
 		}
-		if d.Size < 0 {
-			return fault.New(fault.Invalid, "manifest %s: blob %s: size %d: expected a number of bytes", i.Digest, d.Digest, d.Size)
+		if d.Size < 0 || d.Size > maxBlob {
+			return fault.New(fault.Invalid, "manifest %s: blob %s: size %d: expected 0 to %d bytes", i.Digest, d.Digest, d.Size, int64(maxBlob))
 		}
 	}
 	return nil
@@ -151,6 +154,10 @@ func (r *repository) manifest(ctx context.Context, id string) (ocispec.Descripto
 	d.Digest = algorithm.FromBytes(raw)
 	if strings.Contains(id, ":") && d.Digest.String() != id {
 		return d, nil, fault.New(fault.Invalid, "manifest verification failed for digest %s: its content has digest %s", id, d.Digest)
+	}
+	announced, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) //nolint:errcheck // then it announces nothing
+	if err := CheckKind(announced, raw); err != nil {
+		return d, nil, fault.New(fault.Invalid, "manifest %s: %w", d.Digest, err)
 	}
 	return d, raw, nil
 }

@@ -78,7 +78,11 @@ func searchIndex(ctx context.Context, reg name.Registry, round http.RoundTripper
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxSearch)).Decode(&answer); err != nil {
 		return nil, fault.New(fault.Unavailable, "search %s: %w", reg.Name(), err)
 	}
-	return answer.Results[:min(len(answer.Results), max(limit, 0))], nil
+	found := answer.Results[:min(len(answer.Results), max(limit, 0))]
+	for i := range found {
+		found[i].Name, found[i].Description = oneLine(found[i].Name), oneLine(found[i].Description)
+	}
+	return found, nil
 }
 
 func searchCatalog(ctx context.Context, reg name.Registry, round http.RoundTripper, word string, limit int) ([]wire.SearchResult, error) {
@@ -99,7 +103,7 @@ func searchCatalog(ctx context.Context, reg name.Registry, round http.RoundTripp
 		slices.Sort(page.Repos)
 		for _, repo := range page.Repos {
 			if strings.Contains(repo, word) && len(found) < limit {
-				found = append(found, wire.SearchResult{Name: reg.Name() + "/" + repo})
+				found = append(found, wire.SearchResult{Name: reg.Name() + "/" + oneLine(repo)})
 			}
 		}
 		seen += len(page.Repos) + 1

@@ -56,6 +56,9 @@ func (c *Client) tagsAt(ctx context.Context, named reference.Named, at endpoint,
 		if tags = append(tags, page.Tags...); len(tags) > most {
 			return nil, fault.New(fault.Invalid, "repository %s has more than %d tags", named.Name(), most)
 		}
+		if len(page.Tags) == 0 && pages.HasNext() {
+			return nil, fault.New(fault.Invalid, "repository %s: the registry sends pages without tags and without end", named.Name())
+		}
 	}
 	slices.Sort(tags)
 	return tags, nil

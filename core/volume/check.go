@@ -34,6 +34,7 @@ func (m *Manager) Check(context.Context) (found []check.Finding, err error) {
 		}
 	}
 	for name, r := range m.rows {
+		found = append(found, m.checkMount(r)...)
 		if !inTable[name] {
 			found = append(found, check.Finding{Kind: "volume", Subject: name, Problem: "the database does not have it", Did: "wrote its row",
 				Mend: func(context.Context) error { return m.writeAgain(r) }})
@@ -60,6 +61,31 @@ func (m *Manager) Check(context.Context) (found []check.Finding, err error) {
 		}
 	}
 	return found, nil
+}
+
+// checkMount compares what is mounted for a volume with who uses it. The caller holds mu.
+func (m *Manager) checkMount(r row) []check.Finding {
+	fs, err := parseOptions(r.Options)
+	if err != nil || fs == nil || fs.bind != "" {
+		return nil
+	}
+	there, err := mounted(m.dataPath(r.Name))
+	switch {
+	case err != nil:
+		return []check.Finding{{Kind: "volume", Subject: r.Name, Problem: "what is mounted there does not answer: " + err.Error(), Advice: "see to its device or server"}}
+	case there && len(m.users[r.Name]) == 0:
+		return []check.Finding{{Kind: "volume", Subject: r.Name, Problem: "it is mounted, and nobody uses it", Did: "unmounted it", Mend: func(context.Context) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if len(m.users[r.Name]) > 0 {
+				return nil
+			}
+			return unmount(m.dataPath(r.Name))
+		}}}
+	case !there && len(m.users[r.Name]) > 0:
+		return []check.Finding{{Kind: "volume", Subject: r.Name, Problem: "it is not mounted, and containers use it", Advice: "restart them: somebody unmounted it"}}
+	}
+	return nil
 }
 
 // writeAgain writes the row of a volume that is still there.

@@ -166,14 +166,21 @@ func TestBindDevice(t *testing.T) {
 		{nil, "", 0},
 		{map[string]string{"type": "none", "o": "bind", "device": device + "/."}, device, 0},
 		{map[string]string{"o": "rbind", "device": device}, device, 0},
-		{map[string]string{"type": "nfs", "o": "addr=1.2.3.4", "device": ":/x"}, "", fault.NotImplemented},
-		{map[string]string{"type": "tmpfs", "o": "bind", "device": "/x"}, "", fault.NotImplemented},
-		{map[string]string{"o": "bind,ro", "device": "/x"}, "", fault.NotImplemented},
+		{map[string]string{"type": "nfs", "o": "addr=1.2.3.4", "device": ":/x"}, "", 0},
+		{map[string]string{"o": "bind,ro", "device": "/x"}, "", 0},
+		{map[string]string{"type": "tmpfs", "o": "bind", "device": "/x"}, "", fault.Invalid},
+		{map[string]string{"o": "bind,size=1m", "device": "/x"}, "", fault.Invalid},
+		{map[string]string{"o": "bind", "device": "x"}, "", fault.Invalid},
 		{map[string]string{"device": "/x"}, "", fault.Invalid},
 		{map[string]string{"o": "bind"}, "", fault.Invalid},
-		{map[string]string{"o": "bind", "device": "/x", "size": "1m"}, "", fault.Invalid},
+		{map[string]string{"type": "tmpfs", "device": "tmpfs", "size": "1m"}, "", fault.Invalid},
+		{map[string]string{"typ": "tmpfs", "device": "tmpfs"}, "", fault.Invalid},
 	} {
-		got, err := bindDevice(c.options)
+		fs, err := parseOptions(c.options)
+		got := ""
+		if fs != nil {
+			got = fs.bind
+		}
 		if got != c.want || (err == nil) != (c.class == 0) || err != nil && !fault.Is(err, c.class) {
 			t.Errorf("%v: got %q, %v, want %q %v", c.options, got, err, c.want, c.class)
 		}
@@ -183,12 +190,12 @@ func TestBindDevice(t *testing.T) {
 	if _, err := m.Create(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
-	if path, err := m.Path(t.Context(), "other"); path != device || err != nil {
+	if path, err := m.Mount(t.Context(), "other", "user"); path != device || err != nil {
 		t.Errorf("got %q, %v", path, err)
 	}
-	filled := func(string) error { t.Error("another's directory was filled"); return nil }
-	if err := m.Populate(t.Context(), "other", filled); err != nil {
-		t.Error(err)
+	filled := ""
+	if err := m.Populate(t.Context(), "other", func(dir string) error { filled = dir; return nil }); err != nil || filled != device {
+		t.Errorf("filled %q, %v: want %q, which is empty", filled, err, device)
 	}
 	req.DriverOpts["device"] = "/elsewhere"
 	if _, err := m.Create(t.Context(), req); !fault.Is(err, fault.Conflict) {
@@ -207,7 +214,7 @@ func TestBindDevice(t *testing.T) {
 	if _, err := m.Create(t.Context(), wire.VolumeCreateRequest{Name: "gone", DriverOpts: map[string]string{"o": "bind", "device": device + "/none"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Path(t.Context(), "gone"); !fault.Is(err, fault.Invalid) || !errors.Is(err, os.ErrNotExist) {
+	if _, err := m.Mount(t.Context(), "gone", "user"); !fault.Is(err, fault.Invalid) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a device that is not there: %v", err)
 	}
 }

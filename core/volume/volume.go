@@ -2,9 +2,12 @@
 //
 // A volume is a row in the database and a directory <root>/<name>/_data. It is made by Create, by
 // `volume create` or by a container that names it; a container that gives no name gets an anonymous
-// one of 64 hex digits. Path says what a container binds. Remove refuses while a container, also
+// one of 64 hex digits. Mount says what a container binds (mounted.go). Remove refuses while a container, also
 // a stopped one, names it: who does is asked from Options.InUse, so that there is no second list
 // of users to keep true.
+//
+// A volume with options is a directory of the user's, or a filesystem that is mounted on its own directory
+// while containers use it (mounted.go).
 //
 // The row comes before the directory and goes after it: Reconcile makes the directory of a row that
 // has none, finishes a removal that was cut off, and takes up directories that have lost their row,
@@ -23,7 +26,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -70,8 +72,9 @@ type Manager struct {
 
 	filling sync.Mutex // one Populate at a time; taken before mu
 
-	mu   sync.RWMutex
-	rows map[string]row // what the table has
+	mu    sync.RWMutex
+	rows  map[string]row             // what the table has
+	users map[string]map[string]bool // of the volumes that are mounted, by name
 }
 
 // row is a volume in the database.
@@ -93,7 +96,7 @@ func NewManager(o Options) (*Manager, error) {
 	if o.Events == nil {
 		o.Events = func(string, string, map[string]string) {}
 	}
-	m := &Manager{o: o, table: state.NewTable[row](o.DB, "volumes"), rows: map[string]row{}}
+	m := &Manager{o: o, table: state.NewTable[row](o.DB, "volumes"), rows: map[string]row{}, users: map[string]map[string]bool{}}
 	// 0701, as dockerd: users of the host reach a volume whose name they know, but list none.
 	if err := os.MkdirAll(o.Root, 0o701); err != nil {
 		return nil, fmt.Errorf("volumes: %w", err)
@@ -174,47 +177,21 @@ func Validate(req wire.VolumeCreateRequest) error {
 		}
 	}
 	if req.Driver != "" && req.Driver != DriverName {
-		return fault.As(fault.NotFound, fmt.Errorf("create %s: %w", req.Name, &fault.Field{
+		return fault.As(fault.NotFound, fmt.Errorf("%s: %w", creation(req.Name), &fault.Field{
 			Field: "volume driver", Given: req.Driver, Expected: `"local", the driver that is there`, Nearest: fault.Nearest(req.Driver, []string{DriverName})}))
 	}
-	if _, err := bindDevice(req.DriverOpts); err != nil {
-		return fmt.Errorf("create %s: %w", req.Name, err)
+	if _, err := parseOptions(req.DriverOpts); err != nil {
+		return fmt.Errorf("%s: %w", creation(req.Name), err)
 	}
 	return nil
 }
 
-// bindDevice reads the local driver's options. Of what mount(8) can do it knows the bind of another
-// directory: `--opt type=none --opt o=bind --opt device=/path`. It returns "" without options.
-func bindDevice(options map[string]string) (string, error) {
-	if len(options) == 0 {
-		return "", nil
+// creation is what an error is about: a volume without a name gets one only when all is well.
+func creation(name string) string {
+	if name == "" {
+		return "create volume"
 	}
-	known := []string{"device", "o", "type"}
-	for _, key := range slices.Sorted(maps.Keys(options)) {
-		if !slices.Contains(known, key) {
-			return "", fault.As(fault.Invalid, &fault.Field{Field: "volume option", Given: key, Expected: "device, o or type", Nearest: fault.Nearest(key, known)})
-		}
-	}
-	if options["device"] == "" {
-		return "", fault.New(fault.Invalid, `missing required option: "device"`)
-	}
-	flags := strings.Split(options["o"], ",")
-	bind := slices.Contains(flags, "bind") || slices.Contains(flags, "rbind")
-	if !bind && options["type"] == "" {
-		return "", fault.New(fault.Invalid, `missing required option: "type"`)
-	}
-	if kind := options["type"]; !bind || kind != "" && kind != "none" && kind != "bind" {
-		return "", fault.New(fault.NotImplemented, "volume option type=%q o=%q: the local driver knows only o=bind with device=/path", options["type"], options["o"])
-	}
-	for _, f := range flags {
-		if f != "bind" && f != "rbind" {
-			return "", fault.New(fault.NotImplemented, "volume option o=%q: %q is not supported beside bind", options["o"], f)
-		}
-	}
-	if !filepath.IsAbs(options["device"]) {
-		return "", fault.As(fault.Invalid, &fault.Field{Field: "volume option device", Given: options["device"], Expected: "an absolute path"})
-	}
-	return filepath.Clean(options["device"]), nil
+	return "create " + name
 }
 
 func (m *Manager) makeDirectory(name string) error {
@@ -260,30 +237,19 @@ func (m *Manager) Inspect(ctx context.Context, name string) (wire.Volume, error)
 	return m.volume(r), nil
 }
 
-// Path returns the host directory that a container binds: the volume's own, or the one that its
-// options name. The directory exists.
-func (m *Manager) Path(ctx context.Context, name string) (string, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	r, ok := m.rows[name]
-	if !ok {
-		return "", noSuch(name)
-	}
-	device, err := bindDevice(r.Options)
-	if err != nil {
-		return "", fmt.Errorf("volume %s: %w", name, err)
-	}
-	if device != "" {
-		if _, err := os.Stat(device); err != nil {
-			return "", fault.New(fault.Invalid, "volume %s: device: %w", name, err)
+// path is the directory of a volume for which nothing is mounted. It exists.
+func (m *Manager) path(r row, fs *filesystem) (string, error) {
+	if fs != nil && fs.bind != "" {
+		if _, err := os.Stat(fs.bind); err != nil {
+			return "", fault.New(fault.Invalid, "error while mounting volume '%s': failed to mount local volume: %w", m.dataPath(r.Name), err)
 		}
-		return device, nil
+		return fs.bind, nil
 	}
 	// A power failure may have taken the directory of a row that was synced.
-	if err := m.makeDirectory(name); err != nil {
-		return "", fmt.Errorf("volume %s: %w", name, err)
+	if err := m.makeDirectory(r.Name); err != nil {
+		return "", fmt.Errorf("volume %s: %w", r.Name, err)
 	}
-	return m.dataPath(name), nil
+	return m.dataPath(r.Name), nil
 }
 
 // Remove removes the volume and all that is in it. It is refused while a container names it, also
@@ -313,6 +279,11 @@ func (m *Manager) Remove(ctx context.Context, name string, force bool) error {
 // never goes before it, and the name is free when the row is gone, however long deleting takes.
 func (m *Manager) remove(name string) error {
 	from, to := filepath.Join(m.o.Root, name), filepath.Join(m.o.Root, removedPrefix+name)
+	// What is mounted there is not ours to delete.
+	if err := errors.Join(unmount(m.dataPath(name)), unmount(filepath.Join(to, dataDir))); err != nil {
+		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	delete(m.users, name)
 	if err := os.RemoveAll(to); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
@@ -354,7 +325,11 @@ func (m *Manager) reconcile() error {
 				}
 				delete(m.rows, name)
 			}
-			if err := os.RemoveAll(filepath.Join(m.o.Root, e.Name())); err != nil {
+			err := unmount(filepath.Join(m.o.Root, e.Name(), dataDir))
+			if err == nil {
+				err = os.RemoveAll(filepath.Join(m.o.Root, e.Name()))
+			}
+			if err != nil {
 				m.o.Logger.Warn("finish the removal of a volume", "volume", name, "error", err)
 			}
 		case known || !e.IsDir() || ValidName(name) != nil:
@@ -400,8 +375,12 @@ func (m *Manager) Populate(ctx context.Context, name string, fill func(dir strin
 	if !ok {
 		return noSuch(name)
 	}
-	if device, err := bindDevice(r.Options); err != nil || device != "" {
+	fs, err := parseOptions(r.Options)
+	if err != nil {
 		return err
+	}
+	if fs != nil {
+		return m.populateMounted(ctx, name, fill)
 	}
 	data := m.dataPath(name)
 	if empty, err := isEmpty(data); err != nil || !empty {
@@ -418,7 +397,7 @@ func (m *Manager) Populate(ctx context.Context, name string, fill func(dir strin
 		return fmt.Errorf("volume %s: %w", name, err)
 	}
 	crash.Point("volume", "filling")
-	err := os.Chown(work, m.o.UID, m.o.GID)
+	err = os.Chown(work, m.o.UID, m.o.GID)
 	if err == nil {
 		err = fill(work)
 	}
@@ -435,15 +414,31 @@ func (m *Manager) Populate(ctx context.Context, name string, fill func(dir strin
 	return nil
 }
 
+// populateMounted fills what is mounted for the time, if it is empty. A filesystem in memory is as empty
+// afterwards as before, as with Docker.
+func (m *Manager) populateMounted(ctx context.Context, name string, fill func(dir string) error) error {
+	const user = "populate" // no container's id
+	dir, err := m.Mount(ctx, name, user)
+	if err != nil {
+		return err
+	}
+	empty, err := isEmpty(dir)
+	if err == nil && empty {
+		err = fill(dir)
+	}
+	return errors.Join(err, m.Unmount(context.WithoutCancel(ctx), user))
+}
+
 func isEmpty(dir string) (bool, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return false, fmt.Errorf("volume: %w", err)
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(1)
+	names, err := f.Readdirnames(2)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, fmt.Errorf("volume: %w", err)
 	}
-	return len(names) == 0, nil
+	// What mkfs makes is nobody's file.
+	return len(names) == 0 || len(names) == 1 && names[0] == "lost+found", nil
 }

@@ -126,6 +126,7 @@ func TestCreateRefuses(t *testing.T) {
 		{wire.VolumeCreateRequest{Name: "a/b"}, "includes invalid characters"},
 		{wire.VolumeCreateRequest{Name: ".removed-x"}, "includes invalid characters"},
 		{wire.VolumeCreateRequest{Name: "ab", Driver: "lcoal"}, `did you mean "local"`},
+		{wire.VolumeCreateRequest{Driver: "lcoal"}, `create volume: volume driver "lcoal": `},
 		{wire.VolumeCreateRequest{Name: "ab", DriverOpts: map[string]string{"o": "bind", "device": "x"}}, "an absolute path"},
 		{wire.VolumeCreateRequest{Name: "ab", DriverOpts: map[string]string{"tpye": "nfs"}}, `did you mean "type"`},
 	} {

@@ -109,7 +109,8 @@ type RegistryIndex struct {
 
 // InfoRuntime is one OCI runtime.
 type InfoRuntime struct {
-	Path string `json:"path,omitempty"`
+	Path string   `json:"path,omitempty"`
+	Args []string `json:"runtimeArgs,omitempty"`
 }
 
 // InfoSwarm says that this node is not in a swarm.

@@ -66,7 +66,8 @@ type Endpoint struct {
 	Options     map[string]string
 }
 
-// Port is a published port. The engine has bound it on the host already.
+// Port is a published port. The engine has bound it on the host already. With HostPort 0 it is none of the
+// host's: packets for the container's own address and port are let in (gateway mode "routed").
 type Port struct {
 	Protocol      string // tcp, udp or sctp
 	HostAddress   netip.Addr
@@ -197,10 +198,11 @@ func parsePort(p *networkv1.Port) (Port, error) {
 	default:
 		return out, &FieldError{Field: "protocol", Given: out.Protocol, Expected: "tcp, udp or sctp"}
 	}
-	for _, n := range []uint32{p.GetHostPort(), p.GetContainerPort()} {
-		if n == 0 || n > 65535 {
-			return out, &FieldError{Field: "port", Given: fmt.Sprint(n), Expected: "a number from 1 to 65535"}
-		}
+	if n := p.GetContainerPort(); n == 0 || n > 65535 {
+		return out, &FieldError{Field: "port", Given: fmt.Sprint(n), Expected: "a number from 1 to 65535"}
+	}
+	if n := p.GetHostPort(); n > 65535 {
+		return out, &FieldError{Field: "host port", Given: fmt.Sprint(n), Expected: "a number from 1 to 65535, or 0 for none"}
 	}
 	var err error
 	if out.HostAddress, err = netip.ParseAddr(p.GetHostAddress()); err != nil {

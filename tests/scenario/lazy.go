@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -66,12 +67,12 @@ func lazyLayer() []byte {
 	return b.Bytes()
 }
 
-// stargz pushes the lazy image as eStargz to the scenario's registry: stargz NAME[:TAG]. With -layout DIR it
-// writes an OCI image layout whose layers are not compressed, for others to compress: its image is lazy.
+// stargz pushes the lazy image as eStargz to the scenario's registry: stargz NAME[:TAG], or with -gzip as plain gzip. With
+// -layout DIR it writes an OCI image layout whose layers are not compressed, for others to compress: its image is lazy.
 func stargz(ts *testscript.TestScript, neg bool, args []string) {
-	plain := len(args) == 2 && args[0] == "-layout"
-	if neg || !plain && len(args) != 1 {
-		ts.Fatalf("usage: stargz NAME[:TAG] | stargz -layout DIR")
+	plain, zipped := len(args) == 2 && args[0] == "-layout", len(args) == 2 && args[0] == "-gzip"
+	if neg || !plain && !zipped && len(args) != 1 {
+		ts.Fatalf("usage: stargz [-gzip] NAME[:TAG] | stargz -layout DIR")
 	}
 	base, err := BusyboxRootfs()
 	ts.Check(err)
@@ -83,7 +84,12 @@ func stargz(ts *testscript.TestScript, neg bool, args []string) {
 	image = mutate.ConfigMediaType(mutate.MediaType(image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	for _, archive := range [][]byte{base, lazyLayer()} {
 		layer := mutate.Addendum{Layer: static.NewLayer(archive, types.OCIUncompressedLayer), MediaType: types.OCIUncompressedLayer}
-		if !plain {
+		switch {
+		case zipped:
+			l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil }, tarball.WithMediaType(types.OCILayer))
+			ts.Check(err)
+			layer = mutate.Addendum{Layer: l, MediaType: types.OCILayer}
+		case !plain:
 			layer, err = stargzLayer(archive)
 			ts.Check(err)
 		}
@@ -96,7 +102,7 @@ func stargz(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(path.AppendImage(image, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "lazy"})))
 		return
 	}
-	ref, err := name.ParseReference(ts.Getenv("REGISTRY")+"/"+args[0], name.Insecure)
+	ref, err := name.ParseReference(ts.Getenv("REGISTRY")+"/"+args[len(args)-1], name.Insecure)
 	ts.Check(err)
 	ts.Check(remote.Write(ref, image))
 }

@@ -18,7 +18,7 @@
 //	archive docker|oci FILE NAME   write an image that go-containerregistry made
 //	publish NAME[:TAG]       push that image to $REGISTRY; sets $DIGEST
 //	corrupt                  flip a byte in the registry's largest blob; prints its digest
-//	stargz NAME[:TAG]        push a larger image as eStargz to $REGISTRY (lazy.go)
+//	stargz [-gzip] NAME[:TAG]   push a larger image as eStargz, or plain gzip, to $REGISTRY (lazy.go)
 //	throttle BYTES|count|down   a slow way to $REGISTRY, which counts; sets $SLOW (lazy.go)
 //	freeport VAR...          set each variable to a port of 127.0.0.1 that is free
 //	waitfor [-n] CMD...      run CMD until it succeeds (-n: fails), for 20 seconds at most
@@ -89,13 +89,21 @@ func Run(t *testing.T, dir string) {
 	})
 }
 
-// condition knows of the machine what testscript does not: [systemd], it was booted with it (sd_booted(3)).
+// condition knows of the machine what testscript does not: [systemd], it was booted with it (sd_booted(3)); [ipv6],
+// programs can listen on ::1.
 func condition(name string) (bool, error) {
-	if name != "systemd" {
-		return false, fmt.Errorf("unknown condition %q", name)
+	switch name {
+	case "systemd":
+		_, err := os.Stat("/run/systemd/system")
+		return err == nil, nil
+	case "ipv6":
+		l, err := net.Listen("tcp6", "[::1]:0")
+		if err == nil {
+			l.Close()
+		}
+		return err == nil, nil
 	}
-	_, err := os.Stat("/run/systemd/system")
-	return err == nil, nil
+	return false, fmt.Errorf("unknown condition %q", name)
 }
 
 // serial runs one scenario after the other: each compares the whole machine with what was before it.

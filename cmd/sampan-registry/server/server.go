@@ -166,6 +166,7 @@ var codes = []struct {
 	{store.ErrUploadUnknown, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN"},
 	{store.ErrDigest, http.StatusBadRequest, "DIGEST_INVALID"},
 	{store.ErrRange, http.StatusRequestedRangeNotSatisfiable, "BLOB_UPLOAD_INVALID"},
+	{store.ErrTooMany, http.StatusTooManyRequests, "TOOMANYREQUESTS"},
 }
 
 func (s *Server) problem(r *http.Request, err error) *problem {

@@ -54,8 +54,12 @@ func (s *Store) Mount(name, from string, d digest.Digest) error {
 	return s.put(s.link(name, "_blobs", d), nil)
 }
 
-// idle is how long an upload may wait for its next chunk.
-const idle = time.Hour
+const (
+	// idle is how long an upload may wait for its next chunk.
+	idle = time.Hour
+	// maxUploads bounds the uploads at a time: each has an open file, and a client may begin them without end.
+	maxUploads = 512
+)
 
 // upload is a blob that comes in chunks.
 type upload struct {
@@ -74,6 +78,12 @@ func (u *upload) discard() {
 
 // Begin makes an upload and returns its name.
 func (s *Store) Begin(name string) (id string, err error) {
+	s.mu.Lock()
+	full := len(s.uploads) >= maxUploads
+	s.mu.Unlock()
+	if full {
+		return "", ErrTooMany
+	}
 	id = rand.Text()
 	f, err := os.OpenFile(filepath.Join(s.root, "uploads", id), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -49,8 +49,15 @@ type InvalidError struct {
 
 func (e *InvalidError) Error() string { return e.Reason }
 
+// maxReason bounds a refusal, which quotes what it refuses.
+const maxReason = 1 << 10
+
 func refuse(format string, args ...any) error {
-	return &InvalidError{Reason: fmt.Sprintf(format, args...)}
+	reason := fmt.Sprintf(format, args...)
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
+	}
+	return &InvalidError{Reason: reason}
 }
 
 func isIndex(mediaType string) bool {
@@ -243,6 +250,10 @@ func (s *Store) referrer(name string, subject, d digest.Digest) string {
 	return s.repository(name, "_referrers", dashed(subject), dashed(d))
 }
 
+// maxReferrer bounds the descriptor of a referrer; all of a subject are one answer, so that larger annotations are
+// left out of it.
+const maxReferrer = 16 << 10
+
 // refer keeps the descriptor with which a manifest is listed among the referrers of its subject.
 func (s *Store) refer(name string, subject digest.Digest, m Manifest, c contents) error {
 	d := ocispec.Descriptor{
@@ -253,6 +264,13 @@ func (s *Store) refer(name string, subject digest.Digest, m Manifest, c contents
 		d.ArtifactType = c.Config.MediaType
 	}
 	data, err := json.Marshal(d)
+	if err == nil && len(data) > maxReferrer {
+		d.Annotations = nil
+		data, err = json.Marshal(d)
+	}
+	if err == nil && len(data) > maxReferrer {
+		err = refuse("artifactType: %d bytes: expected a media type", len(d.ArtifactType))
+	}
 	if err != nil {
 		return err
 	}

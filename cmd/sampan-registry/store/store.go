@@ -42,6 +42,7 @@ var (
 	ErrUploadUnknown   = errors.New("blob upload unknown to registry")
 	ErrDigest          = errors.New("provided digest did not match uploaded content")
 	ErrRange           = errors.New("chunk is not the next one of the upload")
+	ErrTooMany         = errors.New("too many uploads at a time: try again later")
 )
 
 // Store is an open directory. Its methods may be called in parallel.

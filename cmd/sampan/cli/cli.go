@@ -11,6 +11,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/sampan-project/sampan/core/client"
 )
@@ -54,6 +55,11 @@ func (c *CLI) Client() (*client.Client, error) {
 	if c.client != nil {
 		return c.client, nil
 	}
+	if c.Globals.LogLevel != "" {
+		if err := OneOf("--log-level", strings.ToLower(c.Globals.LogLevel), logLevels...); err != nil {
+			return nil, err
+		}
+	}
 	e, err := c.endpoint()
 	if err != nil {
 		return nil, err
@@ -71,6 +77,9 @@ func (c *CLI) Client() (*client.Client, error) {
 	}
 	return c.client, nil
 }
+
+// logLevels are those that docker's client takes. Nothing here logs yet: what is wrong is an error.
+var logLevels = []string{"debug", "info", "warn", "error", "fatal", "panic", "trace", "warning"}
 
 // env looks a setting up under Sampan's name, then under Docker's.
 func (c *CLI) env(name string) string {

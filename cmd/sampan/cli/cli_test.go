@@ -315,6 +315,10 @@ func TestToFile(t *testing.T) {
 	if data, _ := os.ReadFile(path); string(data) != "old" {
 		t.Errorf("%q", data)
 	}
+	missing := filepath.Join(path, "no", "a.tar")
+	if err := c.ToFile(missing, open(&failing{})); err == nil || !strings.Contains(err.Error(), "open "+missing+": ") {
+		t.Error(err)
+	}
 	if err := c.ToFile(path, open(&failing{text: "whole"})); err != nil {
 		t.Error(err)
 	}

@@ -97,7 +97,7 @@ func fromDaemon(err error) bool {
 }
 
 func oneLine(err error) string {
-	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	return Printable(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
 }
 
 // Engine gives an error of the engine, or of an option, the exit code that run, create and exec

@@ -255,5 +255,9 @@ func OneOf(field, given string, choices ...string) error {
 	for i, c := range choices {
 		quoted[i] = fmt.Sprintf("%q", c)
 	}
-	return &fault.Field{Field: field, Given: given, Expected: "one of " + strings.Join(quoted, ", "), Nearest: fault.Nearest(given, choices)}
+	expected := strings.Join(quoted, ", ")
+	if len(choices) > 1 {
+		expected = "one of " + expected
+	}
+	return &fault.Field{Field: field, Given: given, Expected: expected, Nearest: fault.Nearest(given, choices)}
 }

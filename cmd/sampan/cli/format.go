@@ -90,8 +90,7 @@ func One(out io.Writer, format string, v any) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(out, text)
-		return err
+		return show(out, bytes.NewBufferString(text+"\n"))
 	}
 	t, err := Template(format)
 	if err != nil {
@@ -99,11 +98,10 @@ func One(out io.Writer, format string, v any) error {
 	}
 	var b bytes.Buffer
 	if err := t.Execute(&b, v); err != nil {
-		return templateError(err)
+		return TemplateError(err)
 	}
 	b.WriteByte('\n')
-	_, err = b.WriteTo(out)
-	return err
+	return show(out, &b)
 }
 
 // Table prints rows of text in columns of at least a width.
@@ -119,6 +117,7 @@ func Table(out io.Writer, width int, rows [][]string) error {
 func align(out io.Writer, lines *bytes.Buffer) error { return alignTo(out, 10, lines) }
 
 func alignTo(out io.Writer, width int, lines *bytes.Buffer) error {
+	lines = bytes.NewBufferString(Printable(lines.String()))
 	whole := bufio.NewWriterSize(out, 64<<10) // tabwriter writes each cell and each padding by itself
 	w := tabwriter.NewWriter(whole, width, 1, 3, ' ', 0)
 	if _, err := lines.WriteTo(w); err != nil {
@@ -134,7 +133,7 @@ func writeColumns[T any](out io.Writer, columns []Column[T], rows []T) error {
 	}
 	for i := range rows {
 		for _, c := range columns {
-			cells = append(cells, c.Value(rows[i]))
+			cells = append(cells, Printable(c.Value(rows[i])))
 		}
 	}
 	widths, size := make([]int, len(columns)), 0
@@ -186,29 +185,28 @@ func WriteTemplate[T any](out io.Writer, format string, headers Headers, rows []
 	var b bytes.Buffer
 	if table {
 		if err := t.Funcs(headerFunctions).Execute(&b, headers); err != nil {
-			return templateError(err)
+			return TemplateError(err)
 		}
 		b.WriteByte('\n')
 		t.Funcs(functions).Funcs(rowFunctions)
 	}
 	for _, row := range rows {
 		if err := t.Execute(&b, row); err != nil {
-			return templateError(err)
+			return TemplateError(err)
 		}
 		b.WriteByte('\n')
 	}
 	if table {
 		return align(out, &b)
 	}
-	_, err = b.WriteTo(out)
-	return err
+	return show(out, &b)
 }
 
 // Template parses a --format template, which has Docker's functions.
 func Template(text string) (*template.Template, error) {
 	t, err := template.New("").Funcs(functions).Parse(text)
 	if err != nil {
-		return nil, templateError(err)
+		return nil, TemplateError(err)
 	}
 	return t, nil
 }
@@ -222,7 +220,8 @@ func RowTemplate(text string) (*template.Template, error) {
 	return t.Funcs(rowFunctions), nil
 }
 
-func templateError(err error) error {
+// TemplateError says that the error is the format's.
+func TemplateError(err error) error {
 	return fault.New(fault.Invalid, "--format: template parsing error: %w", err)
 }
 
@@ -334,7 +333,7 @@ func Inspect(out io.Writer, names []string, format string, get func(name string)
 	} else if text.Len() == 0 {
 		text.WriteByte('\n')
 	}
-	if _, err := text.WriteTo(out); err != nil {
+	if err := show(out, &text); err != nil {
 		return err
 	}
 	return Join(errs)
@@ -351,7 +350,7 @@ func inspectOne(out *bytes.Buffer, t *template.Template, typed any, raw json.Raw
 			return fmt.Errorf("decode the object: %w", err)
 		}
 		if err := t.Option("missingkey=error").Execute(&b, v); err != nil {
-			return templateError(err)
+			return TemplateError(err)
 		}
 	}
 	b.WriteByte('\n')

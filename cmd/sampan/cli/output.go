@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -26,6 +27,10 @@ func (c *CLI) ToFile(path string, open func() (io.ReadCloser, error)) (err error
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
+		var at *fs.PathError
+		if errors.As(err, &at) {
+			at.Path = path // and not a name that nobody gave
+		}
 		return fault.New(fault.Invalid, "--output: %w", err)
 	}
 	defer func() {

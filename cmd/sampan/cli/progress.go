@@ -63,9 +63,9 @@ func (p *progress) plain(m wire.Message) error {
 func (p *progress) text(m wire.Message) string {
 	var b strings.Builder
 	if m.ID != "" {
-		b.WriteString(m.ID + ": ")
+		b.WriteString(Printable(m.ID) + ": ")
 	}
-	b.WriteString(m.Status)
+	b.WriteString(Printable(m.Status))
 	if bar := p.bar(m.ProgressDetail); bar != "" {
 		b.WriteString(" " + bar)
 	}

@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -79,9 +78,7 @@ func (o *execOptions) run(ctx context.Context, c *cli.CLI, container string, com
 		followSize(streams, c, func(ctx context.Context, h, w uint) error { return engine.ExecResize(ctx, id, h, w) })
 	}
 	s := session{cli: c, conn: conn, tty: o.tty, stdin: o.interactive, stdout: true, stderr: true, detachKeys: keys}
-	if err := s.run(streams); errors.Is(err, errDetached) {
-		return nil
-	} else if err != nil {
+	if err := s.run(streams); err != nil {
 		return err
 	}
 	return execExit(ctx, engine.ExecInspect, id)

@@ -94,6 +94,8 @@ type joined struct {
 	condition string // what its end is
 	sigProxy  bool
 	attach    client.AttachOptions
+	// tellDetached returns errDetached after the detach keys, instead of nil.
+	tellDetached bool
 }
 
 // run joins the container's streams, starts it, and returns its exit status as an error. The order
@@ -127,7 +129,7 @@ func (j *joined) run(ctx context.Context) error {
 	if j.tty {
 		followSize(streams, j.cli, func(ctx context.Context, h, w uint) error { return j.engine.ContainerResize(ctx, j.id, h, w) })
 	}
-	if err := <-done; errors.Is(err, errDetached) {
+	if err := <-done; errors.Is(err, errDetached) && !j.tellDetached {
 		return nil
 	} else if err != nil {
 		return err

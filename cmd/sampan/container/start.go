@@ -65,8 +65,8 @@ var errIncomplete = fault.New(fault.Internal, "the daemon's description of the c
 
 // attachOptions are attach's.
 type attachOptions struct {
-	noStdin, sigProxy bool
-	detachKeys        string
+	noStdin, sigProxy, tellDetached bool
+	detachKeys                      string
 }
 
 func newAttach(c *cli.CLI) *cobra.Command {
@@ -78,6 +78,7 @@ func newAttach(c *cli.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			o.tellDetached = true
 			return attachTo(cmd.Context(), c, engine, args[0], o)
 		},
 	}
@@ -108,7 +109,8 @@ func attachTo(ctx context.Context, c *cli.CLI, engine *client.Client, name strin
 	}
 	j := joined{
 		cli: c, engine: engine, id: k.ID, tty: k.Config.Tty, condition: client.WaitNotRunning, sigProxy: o.sigProxy && !k.Config.Tty,
-		attach: client.AttachOptions{Stream: true, Stdin: stdin, Stdout: true, Stderr: true, DetachKeys: c.DetachKeys(o.detachKeys)},
+		tellDetached: o.tellDetached,
+		attach:       client.AttachOptions{Stream: true, Stdin: stdin, Stdout: true, Stderr: true, DetachKeys: c.DetachKeys(o.detachKeys)},
 	}
 	return j.run(ctx)
 }

@@ -16,8 +16,9 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 )
 
-// errDetached is the end of a session by the detach keys: the container goes on.
-var errDetached = errors.New("detached")
+// errDetached is the end of a session by the detach keys: the container goes on. As in Docker, it is an
+// error of attach and exec, with these words, and no word of run and start.
+var errDetached = errors.New("read escape sequence")
 
 // defaultDetachKeys is Docker's.
 const defaultDetachKeys = "ctrl-p,ctrl-q"

@@ -1,6 +1,7 @@
 package system
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -67,10 +68,12 @@ func eventPrinter(c *cli.CLI, format string) (func(wire.Event) error, error) {
 		return nil, &cli.Exit{Code: cli.CodeUsage, Err: err}
 	}
 	return func(e wire.Event) error {
-		if err := t.Execute(c.Out, e); err != nil {
-			return err
+		var b bytes.Buffer // what cannot be written is no error of the template
+		if err := t.Execute(&b, e); err != nil {
+			return &cli.Exit{Code: cli.CodeUsage, Err: cli.TemplateError(err)}
 		}
-		_, err := fmt.Fprintln(c.Out)
+		b.WriteByte('\n')
+		_, err := b.WriteTo(c.Out)
 		return err
 	}, nil
 }

@@ -61,6 +61,6 @@ func (p *Progress) End(err error) error {
 	case !begun:
 		return err
 	}
-	p.Send(wire.Message{Error: err.Error(), ErrorDetail: &wire.ErrorDetail{Message: err.Error()}})
+	p.Send(wire.Message{Error: Words(err), ErrorDetail: &wire.ErrorDetail{Message: Words(err)}})
 	return nil
 }

@@ -85,7 +85,6 @@ func validateUnsupported(c *wire.ContainerConfig, h *wire.HostConfig) error {
 		{h.IOMaximumIOps != 0, "--io-maxiops", "it is for Windows"},
 		{h.IOMaximumBandwidth != 0, "--io-maxbandwidth", "it is for Windows"},
 		{h.Cgroup != "", "Cgroup " + h.Cgroup, "it was never implemented by Docker either"},
-		{h.Runtime != "" && !KnownRuntime(h.Runtime), "--runtime " + h.Runtime, "the one runtime is \"sampan\""},
 	} {
 		if o.set {
 			return fault.New(fault.NotImplemented, "%s is not supported: %s", o.option, o.why)
@@ -94,10 +93,13 @@ func validateUnsupported(c *wire.ContainerConfig, h *wire.HostConfig) error {
 	return nil
 }
 
-// KnownRuntime reports whether the name is one of the engine's runtime: its own, or what Docker calls
+// OwnRuntime is the name of the engine's own runtime.
+const OwnRuntime = "sampan"
+
+// IsOwnRuntime reports whether the name is one of the engine's runtime: its own, or what Docker calls
 // the one that is meant by default.
-func KnownRuntime(name string) bool {
-	return name == "sampan" || name == "runc" || name == "io.containerd.runc.v2"
+func IsOwnRuntime(name string) bool {
+	return name == OwnRuntime || name == "runc" || name == "io.containerd.runc.v2"
 }
 
 // Build makes the specification. Root.Path is a name only: the root filesystem is handed to the

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -50,24 +52,17 @@ func openLayer(ctx context.Context, r lazy.OpenRequest, parts *recent, log *slog
 	defer func() {
 		if err != nil {
 			l.blob.Remove() //nolint:errcheck // the error is that of the opening
+			if l.tree != nil {
+				l.tree.Close() //nolint:errcheck // the same
+			}
 		}
 	}()
 	if err := l.from(r); err != nil {
 		return nil, err
 	}
 	l.request.Auth = nil
-	l.tree, err = toc.Read(l.blob.At(ctx), r.Blob)
-	if err != nil {
-		// A cache that lost power in the middle of a write must not stand in the way for ever.
-		if l.blob.Have() == 0 || !fault.Is(err, fault.Invalid) {
-			return nil, err
-		}
-		if err := l.blob.Forget(0, r.Blob.Size); err != nil {
-			return nil, err
-		}
-		if l.tree, err = toc.Read(l.blob.At(ctx), r.Blob); err != nil {
-			return nil, err
-		}
+	if l.tree, err = l.table(ctx); err != nil {
+		return nil, err
 	}
 	if r.Attributes != nil {
 		l.settle(r.Attributes)
@@ -78,6 +73,49 @@ func openLayer(ctx context.Context, r lazy.OpenRequest, parts *recent, log *slog
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	go l.fill()
 	return l, nil
+}
+
+// table reads the table of the layer.
+func (l *layer) table(ctx context.Context) (*toc.Tree, error) {
+	if l.request.Index != "" {
+		return l.index(ctx)
+	}
+	tree, err := toc.Read(l.blob.At(ctx), l.request.Blob)
+	// A cache that lost power in the middle of a write must not stand in the way for ever.
+	if l.blob.Have() == 0 || !fault.Is(err, fault.Invalid) {
+		return tree, err
+	}
+	if err := l.blob.Forget(0, l.request.Blob.Size); err != nil {
+		return nil, err
+	}
+	return toc.Read(l.blob.At(ctx), l.request.Blob)
+}
+
+// index opens the index of the layer. It stays with what is fetched of the layer, so that it can be shown again whatever
+// becomes of the directory of indexes. One that is damaged is removed: the next pull makes it anew.
+func (l *layer) index(ctx context.Context) (*toc.Tree, error) {
+	r := l.request
+	mine := filepath.Join(r.Cache, "index")
+	if _, err := os.Stat(mine); err != nil {
+		if err := os.Link(r.Index, mine); err != nil {
+			return nil, fault.New(fault.NotFound, "index: %w", err)
+		}
+		now := time.Now()
+		os.Chtimes(r.Index, now, now) //nolint:errcheck // it is for the order in which they are removed
+	}
+	tree, err := toc.OpenIndex(mine, r.Blob, r.DiffID)
+	if fault.Is(err, fault.Invalid) {
+		os.Remove(mine)
+		os.Remove(r.Index)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Nothing was asked of the registry so far: it must have the layer, and give parts of it.
+	if err := l.blob.Read(ctx, make([]byte, 1), 0); err != nil {
+		return nil, errors.Join(err, tree.Close())
+	}
+	return tree, nil
 }
 
 // from says where the layer comes from; a later call may bring a fresh login.
@@ -153,12 +191,13 @@ func (l *layer) serve() {
 
 // part returns a part of a file: from memory, from what has been fetched, or from the registry.
 func (l *layer) part(_ *toc.Node, c toc.Chunk) ([]byte, error) {
-	key := partKey{l, c.Offset, c.Inner}
+	unit, from := l.tree.Unit(c)
+	key := partKey{l, unit.Offset, unit.Inner}
 	if data, ok := l.parts.get(key); ok {
-		return data, nil
+		return data[from : from+c.Size], nil
 	}
-	v, err, _ := l.flights.Do(strconv.FormatInt(c.Offset, 16)+"+"+strconv.FormatInt(c.Inner, 16), func() (any, error) {
-		data, err := l.fetch(c)
+	v, err, _ := l.flights.Do(strconv.FormatInt(unit.Offset, 16)+"+"+strconv.FormatInt(unit.Inner, 16), func() (any, error) {
+		data, err := l.fetch(unit)
 		if err == nil {
 			l.parts.put(key, data)
 		}
@@ -168,17 +207,17 @@ func (l *layer) part(_ *toc.Node, c toc.Chunk) ([]byte, error) {
 		l.log.Error("a part of the layer cannot be read: the container gets an input/output error", "offset", c.Offset, "error", err)
 		return nil, err
 	}
-	return v.([]byte), nil
+	return v.([]byte)[from : from+c.Size], nil
 }
 
-// fetch reads a part and verifies it. What was in the cache and is wrong is fetched once more.
+// fetch reads what is decompressed at once, and verifies it. What was in the cache and is wrong is fetched once more.
 func (l *layer) fetch(c toc.Chunk) ([]byte, error) {
 	packed := make([]byte, c.End-c.Offset)
 	for try := 0; ; try++ {
 		if err := l.blob.Read(l.ctx, packed, c.Offset); err != nil {
 			return nil, err
 		}
-		data, err := c.Unpack(l.tree.Compression, packed)
+		data, err := l.tree.Unpack(c, packed)
 		if err == nil || try > 0 {
 			return data, err
 		}

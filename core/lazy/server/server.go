@@ -4,6 +4,7 @@
 //
 //	server.go  the verbs, and when the process ends
 //	mount.go   one layer: its table, its mount, its fetches
+//	index.go   indexes of gzip layers, for the next time
 //	files.go   the filesystem (FUSE) of a layer
 //	recent.go  parts of files in memory
 //
@@ -49,6 +50,8 @@ type Server struct {
 
 	opening singleflight.Group // two requests for the same layer make one
 
+	indexing chan struct{} // has an element while an index is made
+
 	mu      sync.Mutex
 	layers  map[digest.Digest]*layer
 	leaving map[*layer]bool // closed, and kept by containers
@@ -61,12 +64,14 @@ func Run(listener net.Listener, socket string, log *slog.Logger) error {
 	s := &Server{
 		socket: socket, log: log, parts: newRecent(memory), stop: make(chan struct{}),
 		layers: map[digest.Digest]*layer{}, leaving: map[*layer]bool{}, changed: make(chan struct{}, 1),
+		indexing: make(chan struct{}, 1),
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc(lazy.VerbHello, handle(func(context.Context, struct{}) (any, error) {
 		return lazy.Hello{Version: lazy.Version, Pid: os.Getpid()}, nil
 	}))
 	mux.HandleFunc(lazy.VerbOpen, handle(s.open))
+	mux.HandleFunc(lazy.VerbIndex, handle(s.index))
 	mux.HandleFunc(lazy.VerbSettle, handle(s.settle))
 	mux.HandleFunc(lazy.VerbWait, handle(s.wait))
 	mux.HandleFunc(lazy.VerbClose, handle(s.close))
@@ -214,7 +219,7 @@ func (s *Server) serve(l *layer) {
 	}
 	s.tell()
 	s.mu.Unlock()
-	err := l.blob.Close()
+	err := errors.Join(l.blob.Close(), l.tree.Close())
 	if err != nil {
 		s.log.Warn("close what was fetched of a layer", "layer", l.request.Chain, "error", err)
 	}

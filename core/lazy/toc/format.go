@@ -157,19 +157,41 @@ func decode(raw []byte, want digest.Digest) (table, error) {
 	}
 	var file struct {
 		Version int     `json:"version"`
-		Entries []entry `json:"entries"`
+		Entries entries `json:"entries"`
 	}
 	if err := json.Unmarshal(raw, &file); err != nil {
 		return table{}, fault.New(fault.Invalid, "table of contents: %w", err)
 	}
-	if file.Version != 1 || len(file.Entries) > maxEntries {
-		return table{}, fault.New(fault.Invalid, "the table of contents has version %d and %d entries: expected version 1 and at most %d", file.Version, len(file.Entries), maxEntries)
+	if file.Version != 1 {
+		return table{}, fault.New(fault.Invalid, "the table of contents has version %d and %d entries: expected version 1", file.Version, len(file.Entries))
 	}
 	return table{entries: file.Entries}, nil
 }
 
-// Unpack returns the bytes of one part, verified. packed are the bytes of the blob from Offset to End.
-func (c Chunk) Unpack(how Compression, packed []byte) ([]byte, error) {
+// entries are counted while they are read: three bytes of JSON become an entry of some hundred in memory.
+type entries []entry
+
+func (l *entries) UnmarshalJSON(raw []byte) error {
+	*l = nil
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return errors.New("entries: expected an array")
+	}
+	for d.More() {
+		if len(*l) == maxEntries {
+			return fmt.Errorf("entries: expected at most %d", maxEntries)
+		}
+		var e entry
+		if err := d.Decode(&e); err != nil {
+			return err
+		}
+		*l = append(*l, e)
+	}
+	return nil
+}
+
+// unpack returns the bytes of one part, verified. packed are the bytes of the blob from Offset to End.
+func (c Chunk) unpack(how Compression, packed []byte) ([]byte, error) {
 	var z io.Reader
 	switch how {
 	case Gzip:
@@ -193,8 +215,15 @@ func (c Chunk) Unpack(how Compression, packed []byte) ([]byte, error) {
 	if _, err := io.ReadFull(z, data); err != nil {
 		return nil, err
 	}
-	if got := c.Digest.Algorithm().FromBytes(data); got != c.Digest {
-		return nil, fault.New(fault.Invalid, "content has digest %s: expected %s", got, c.Digest)
+	if err := matches(data, c.Digest); err != nil {
+		return nil, err
 	}
 	return data, nil
+}
+
+func matches(data []byte, want digest.Digest) error {
+	if got := want.Algorithm().FromBytes(data); got != want {
+		return fault.New(fault.Invalid, "content has digest %s: expected %s", got, want)
+	}
+	return nil
 }

@@ -1,7 +1,7 @@
 // Package toc reads the table of contents of a layer whose parts can be fetched one by one, and
 // makes of it the tree of files that unpacking the layer would make.
 //
-// Two formats have such a table, as JSON of nearly the same shape:
+// Two formats bring such a table, as JSON of nearly the same shape:
 //
 //	eStargz       a gzip member each for the parts of files, the table in the last but one
 //	              (stargz-snapshotter, docs/estargz.md)
@@ -12,6 +12,9 @@
 // part, so that everything that is served is covered by the manifest's digest. What the table cannot
 // say, or what would need the layers below to be decided, is an error: the layer is then unpacked as a
 // whole, where a bad one is explained.
+//
+// For a plain gzip layer there is a third table, made here when the layer was pulled before (build.go), and kept
+// in a file (index.go). It has the places at which decompression can begin (core/lazy/zran).
 package toc
 
 import (
@@ -53,7 +56,7 @@ func chunked(d ocispec.Descriptor, name string) string {
 const (
 	maxPacked  = 64 << 20
 	maxTable   = 256 << 20
-	maxEntries = 2 << 20
+	maxEntries = 1 << 20
 	maxChunk   = 64 << 20 // of one part, packed or not
 )
 
@@ -70,6 +73,7 @@ const (
 	none Compression = iota
 	Gzip
 	Zstd
+	indexed // by a file of ours
 )
 
 func compressionOf(d ocispec.Descriptor) Compression {
@@ -109,29 +113,30 @@ func Read(r io.ReaderAt, d ocispec.Descriptor) (*Tree, error) {
 // table is what both formats say.
 type table struct {
 	entries []entry
-	end     int64 // where the parts end in the blob
+	end     int64  // where the parts end in the blob
+	index   *Index // nil: entries have parts of their own
 }
 
 // entry is one entry of a table: the header of a file in the tar, or a further part of the file before.
 type entry struct {
 	Name        string            `json:"name"`
 	Type        string            `json:"type"` // dir reg symlink hardlink char block fifo chunk
-	Size        int64             `json:"size"`
-	ModTime     string            `json:"modtime"` // RFC 3339
-	LinkName    string            `json:"linkName"`
-	Mode        int64             `json:"mode"`
-	UID         int64             `json:"uid"`
-	GID         int64             `json:"gid"`
-	DevMajor    int64             `json:"devMajor"`
-	DevMinor    int64             `json:"devMinor"`
-	Xattrs      map[string][]byte `json:"xattrs"`
-	Digest      digest.Digest     `json:"digest"`
-	Offset      int64             `json:"offset"` // of the compressed part in the blob
-	EndOffset   int64             `json:"endOffset"`
-	InnerOffset int64             `json:"innerOffset"` // in what the part decompresses to
-	ChunkOffset int64             `json:"chunkOffset"` // in the file
-	ChunkSize   int64             `json:"chunkSize"`   // 0: to the end of the file
-	ChunkDigest digest.Digest     `json:"chunkDigest"`
+	Size        int64             `json:"size,omitempty"`
+	ModTime     string            `json:"modtime,omitempty"` // RFC 3339
+	LinkName    string            `json:"linkName,omitempty"`
+	Mode        int64             `json:"mode,omitempty"`
+	UID         int64             `json:"uid,omitempty"`
+	GID         int64             `json:"gid,omitempty"`
+	DevMajor    int64             `json:"devMajor,omitempty"`
+	DevMinor    int64             `json:"devMinor,omitempty"`
+	Xattrs      map[string][]byte `json:"xattrs,omitempty"`
+	Digest      digest.Digest     `json:"digest,omitempty"`
+	Offset      int64             `json:"offset,omitempty"` // of the compressed part in the blob
+	EndOffset   int64             `json:"endOffset,omitempty"`
+	InnerOffset int64             `json:"innerOffset,omitempty"` // in what the part decompresses to
+	ChunkOffset int64             `json:"chunkOffset,omitempty"` // in the file
+	ChunkSize   int64             `json:"chunkSize,omitempty"`   // 0: to the end of the file
+	ChunkDigest digest.Digest     `json:"chunkDigest,omitempty"`
 }
 
 // bounds returns every place in the blob where a part may begin or end, sorted.

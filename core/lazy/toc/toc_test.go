@@ -24,7 +24,7 @@ type file struct {
 
 var when = time.Unix(1700000000, 0)
 
-func archiveOf(t *testing.T, files []file) []byte {
+func archiveOf(t testing.TB, files []file) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -71,11 +71,12 @@ func noise(n int) []byte {
 func content(tree *Tree, blob []byte, n *Node) ([]byte, error) {
 	var all []byte
 	for _, c := range n.Chunks {
-		data, err := c.Unpack(tree.Compression, blob[c.Offset:c.End])
+		unit, from := tree.Unit(c)
+		data, err := tree.Unpack(unit, blob[unit.Offset:unit.End])
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, data...)
+		all = append(all, data[from:from+c.Size]...)
 	}
 	return all, nil
 }

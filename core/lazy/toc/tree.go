@@ -23,6 +23,8 @@ type Tree struct {
 	// Implied are the directories that the layer has files in but does not describe, "." for the root:
 	// they have the attributes that the layers below give them.
 	Implied []string
+
+	index *Index // of a layer without a table of its own
 }
 
 // Node is a file. Hard links share one.
@@ -43,12 +45,13 @@ type Node struct {
 	names    []string
 }
 
-// Chunk is a part of a file that is compressed by itself.
+// Chunk is a part of a file that can be decompressed by itself, or in an indexed layer lies in one span.
 type Chunk struct {
 	At, Size    int64 // in the file
 	Offset, End int64 // in the blob
 	Inner       int64 // in what the blob's bytes decompress to
 	Digest      digest.Digest
+	span        int // of an indexed layer; the digest is the span's
 }
 
 // Names are the names in a directory, sorted.
@@ -75,13 +78,15 @@ const (
 type builder struct {
 	tree    *Tree
 	bounds  []int64
+	index   *Index // see cut
+	ended   int64  // of an index: where the file before ends in the tar
 	implied map[string]bool
 	removed map[string]bool
 	last    *Node // of the file that chunks belong to
 }
 
 func (t *table) tree() (*Tree, error) {
-	b := &builder{tree: &Tree{}, bounds: t.bounds(), implied: map[string]bool{".": true}, removed: map[string]bool{}}
+	b := &builder{tree: &Tree{}, bounds: t.bounds(), index: t.index, implied: map[string]bool{".": true}, removed: map[string]bool{}}
 	b.dir(nil, "")
 	for i := range t.entries {
 		if err := b.add(&t.entries[i]); err != nil {
@@ -291,6 +296,9 @@ func (b *builder) kind(n *Node, e *entry) error {
 		b.last = n
 		if e.Size == 0 {
 			return nil
+		}
+		if b.index != nil {
+			return b.cut(n, e)
 		}
 		return b.chunk(e)
 	case "symlink":

@@ -8,7 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/runtime"
+	"github.com/sampan-project/sampan/core/runtime/external"
 )
 
 // oci is what the monitor needs of core/runtime. Its tests put a fake in its place that starts
@@ -88,4 +90,66 @@ func (c realContainer) Exec(ctx context.Context, o runtime.ExecOptions) (ociExec
 		return nil, err
 	}
 	return p, nil
+}
+
+// externalOCI makes *external.Runtimes fit, with the one that is to make containers.
+type externalOCI struct {
+	*external.Runtimes
+	command external.Command
+}
+
+func (r externalOCI) Create(ctx context.Context, id string, o runtime.CreateOptions) (ociContainer, error) {
+	c, err := r.Runtimes.Create(ctx, id, r.command, o)
+	if err != nil {
+		return nil, err
+	}
+	return externalContainer{c}, nil
+}
+
+func (r externalOCI) Load(id string) (ociContainer, error) {
+	c, err := r.Runtimes.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	return externalContainer{c}, nil
+}
+
+func (r externalOCI) List() ([]ociContainer, error) {
+	list, err := r.Runtimes.List()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]ociContainer, len(list))
+	for i, c := range list {
+		all[i] = externalContainer{c}
+	}
+	return all, nil
+}
+
+type externalContainer struct{ *external.Container }
+
+func (c externalContainer) Exec(ctx context.Context, o runtime.ExecOptions) (ociExec, error) {
+	p, err := c.Container.Exec(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// runtimeOf is who makes a container: ours, or the one that its configuration names.
+func (s *Server) runtimeOf(o *monitor.Runtime) oci {
+	if o == nil {
+		return s.rt
+	}
+	return externalOCI{s.external, external.Command{Name: o.Name, Path: o.Path, Args: o.Args}}
+}
+
+// made are the containers of all runtimes that an earlier monitor has left.
+func (s *Server) made() ([]ociContainer, error) {
+	list, err := s.rt.List()
+	if err != nil {
+		return nil, err
+	}
+	more, err := externalOCI{Runtimes: s.external}.List()
+	return append(list, more...), err
 }

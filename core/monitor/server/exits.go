@@ -66,7 +66,7 @@ func (x exits) clean(known func(id string) bool) error {
 
 // adopt takes over what a monitor that was killed left: see the package comment of core/monitor.
 func (s *Server) adopt() error {
-	list, err := s.rt.List()
+	list, err := s.made()
 	if err != nil {
 		return err
 	}

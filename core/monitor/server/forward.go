@@ -160,6 +160,9 @@ func (f *forwarder) carry(client *net.TCPConn) {
 	}
 	defer f.drop(client)
 	target := *f.target.Load()
+	if !target.IsValid() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
 	var d net.Dialer
@@ -290,7 +293,7 @@ func closeForwarders(list []*forwarder) {
 }
 
 // forward gives the container's forwarders other targets.
-func (c *container) forward(targets []netip.AddrPort) error {
+func (c *container) forward(targets []netip.AddrPort) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, f := range c.forwarders {
@@ -303,5 +306,4 @@ func (c *container) forward(targets []netip.AddrPort) error {
 		}
 		f.aim(t)
 	}
-	return nil
 }

@@ -38,6 +38,7 @@ import (
 	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/monitor/protocol"
 	"github.com/sampan-project/sampan/core/runtime"
+	"github.com/sampan-project/sampan/core/runtime/external"
 )
 
 // idleWait is how long a monitor without containers and clients stays: a daemon that is restarted
@@ -48,7 +49,7 @@ const idleWait = time.Second
 type Options struct {
 	Socket   string   // path of its socket
 	Listener *os.File // the listening socket, when the client has made it; nil: Run makes it
-	Root     string   // OCI state is below runtime/, exit statuses in exits/
+	Root     string   // OCI state is below runtime/ and, of other runtimes, external/; exit statuses in exits/
 	Logger   *slog.Logger
 }
 
@@ -59,6 +60,8 @@ type Server struct {
 	exits  exits
 	log    *slog.Logger
 	idle   time.Duration
+
+	external *external.Runtimes // makes the containers that ask for another runtime
 
 	mu         sync.Mutex
 	containers map[string]*container // a nil one is being created
@@ -103,7 +106,8 @@ func newServer(o Options, rt oci) (*Server, error) {
 	s := &Server{
 		socket: o.Socket, rt: rt, log: o.Logger, idle: idleWait,
 		containers: map[string]*container{}, sessions: map[*session]bool{}, watches: map[*watch]bool{},
-		done: make(chan struct{}),
+		done:     make(chan struct{}),
+		external: external.New(filepath.Join(o.Root, "external"), o.Logger),
 	}
 	listener, err := listen(o)
 	if err != nil {
@@ -325,7 +329,7 @@ func (s *Server) create(ctx context.Context, o monitor.Config) (*container, erro
 	s.containers[o.ID] = nil
 	s.mu.Unlock()
 
-	c, err := create(ctx, s.rt, o)
+	c, err := create(ctx, s.runtimeOf(o.Runtime), o)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -205,7 +205,8 @@ func (c *session) handle(ctx context.Context, r *call) (any, []*os.File, error) 
 		if err := protocol.Decode(r.Args, &a); err != nil {
 			return nil, nil, err
 		}
-		return nil, nil, k.forward(a)
+		k.forward(a)
+		return nil, nil, nil
 	case protocol.Exec:
 		return c.exec(ctx, k, r)
 	}

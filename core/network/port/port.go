@@ -4,7 +4,8 @@
 // port to anybody else as long as the socket is open, and the monitor keeps it open as long as the
 // container lives. Packets for the port are sent on to the container by the driver's rules before
 // they reach the socket; those that come before the rules are there are dropped by the socket, so
-// that the client tries again instead of talking to nobody.
+// that the client tries again instead of talking to nobody. What comes to an IPv6 address and has no
+// rule the monitor takes from the socket and forwards (network.Sandbox.Forward).
 package port
 
 import (

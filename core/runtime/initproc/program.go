@@ -251,6 +251,12 @@ var resources = map[string]int{
 	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
 }
 
+// Rlimit is the number that getrlimit(2) has for the limit that a spec names so.
+func Rlimit(name string) (resource int, ok bool) {
+	resource, ok = resources[name]
+	return resource, ok
+}
+
 // Rlimits are the names of the limits that a spec may set.
 func Rlimits() []string {
 	names := make([]string, 0, len(resources))

@@ -110,7 +110,8 @@ func setUp(name string) request {
 func (d *driver) setBridgeAddresses(n bridgeNetwork, l *link) error {
 	var want []netip.Prefix
 	for _, s := range n.Subnets {
-		if s.Gateway.IsValid() {
+		v4 := s.Prefix.Addr().Is4()
+		if s.Gateway.IsValid() && mode(n, v4) != modeIsolated && !(v4 && n.Options.InhibitIPv4) {
 			want = append(want, netip.PrefixFrom(s.Gateway, s.Prefix.Bits()))
 		}
 	}

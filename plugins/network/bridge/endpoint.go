@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -265,7 +266,41 @@ func insideSettings(e sdk.Endpoint) error {
 			return err
 		}
 	}
-	return sysctl("ipv4/conf/"+e.Interface+"/arp_notify", "1")
+	if err := sysctl("ipv4/conf/"+e.Interface+"/arp_notify", "1"); err != nil {
+		return err
+	}
+	wanted, err := endpointSysctls(e)
+	if err != nil {
+		return err
+	}
+	for _, s := range wanted {
+		if err := sysctl(s[0], s[1]); err != nil {
+			return &sdk.FieldError{Field: sysctlsOption, Given: strings.Join(s[:], "="), Expected: "a setting that the kernel takes: " + err.Error()}
+		}
+	}
+	return nil
+}
+
+// sysctlsOption is Docker's option of an endpoint for settings of its interface:
+// net.ipv4.conf.IFNAME.log_martians=1,... where IFNAME stands for the interface's name.
+const sysctlsOption = "com.docker.network.endpoint.sysctls"
+
+func endpointSysctls(e sdk.Endpoint) (list [][2]string, err error) {
+	given := e.Options[sysctlsOption]
+	if given == "" {
+		return nil, nil
+	}
+	for text := range strings.SplitSeq(given, ",") {
+		name, value, has := strings.Cut(text, "=")
+		parts := strings.Split(name, ".")
+		// Only what is the interface's: the rest is for --sysctl.
+		if !has || len(parts) != 5 || parts[0] != "net" || parts[3] != "IFNAME" || strings.ContainsAny(name, "/ ") ||
+			!slices.Contains([]string{"ipv4", "ipv6", "mpls"}, parts[1]) || !slices.Contains([]string{"conf", "neigh"}, parts[2]) || parts[4] == "" {
+			return nil, &sdk.FieldError{Field: sysctlsOption, Given: text, Expected: "a setting such as net.ipv4.conf.IFNAME.log_martians=1"}
+		}
+		list = append(list, [2]string{parts[1] + "/" + parts[2] + "/" + e.Interface + "/" + parts[4], value})
+	}
+	return list, nil
 }
 
 // inNamespace runs fn on a thread in the namespace, with a socket there.

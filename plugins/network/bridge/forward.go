@@ -20,6 +20,10 @@ import (
 //	-A FORWARD -i BRIDGE -j ACCEPT
 //	-A FORWARD -o BRIDGE -j ACCEPT
 //
+// or, of an internal network, the one rule for what stays on the bridge,
+//
+//	-A FORWARD -i BRIDGE -o BRIDGE -j ACCEPT
+//
 // At the end, so that every rule that somebody wrote there has its say before; only the policy is
 // answered. What may come in is still decided by our own chain. They have our mark as a comment and
 // go with the network.
@@ -36,9 +40,6 @@ var ipFamilies = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.Table
 
 // passForeign appends the rules where they are needed and missing.
 func (d *driver) passForeign(n bridgeNetwork) error {
-	if n.Internal {
-		return nil
-	}
 	d.warnLegacy(bridgeName(n))
 	for _, f := range ipFamilies {
 		if f == nftables.TableFamilyIPv6 && !n.IPv6 {
@@ -69,7 +70,12 @@ func (d *driver) passIn(f nftables.TableFamily, n bridgeNetwork) error {
 			}
 		}
 		bridge := bridgeName(n)
-		for _, match := range [][]expr.Any{inputInterface(bridge, expr.CmpOpEq), outputInterface(bridge, expr.CmpOpEq)} {
+		in, out := inputInterface(bridge), outputInterface(bridge, expr.CmpOpEq)
+		matches := [][]expr.Any{in, out}
+		if n.Internal {
+			matches = [][]expr.Any{rule(in, out)}
+		}
+		for _, match := range matches {
 			// With a counter, as iptables has it: then iptables can read the rule.
 			exprs := rule(match, []expr.Any{&expr.Counter{}}, accept)
 			c.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: exprs, UserData: comment})

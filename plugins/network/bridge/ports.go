@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -20,18 +21,24 @@ import (
 //	address4  destination address . protocol . port : container address . port
 //	any4      the same without the address, for ports published on 0.0.0.0
 //
+// Two more are no translation but the container ports that are published, for those who reach the
+// containers at their own addresses (gateway mode routed, trusted interfaces):
+//
+//	open4      container address . protocol . port : the same
+//
 // An element's comment is the endpoint whose it is.
 var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 const (
 	mapAddress4, mapAny4 = "address4", "any4"
 	mapAddress6, mapAny6 = "address6", "any6"
+	mapOpen4, mapOpen6   = "open4", "open6"
 )
 
 func portMaps(t *nftables.Table) []*nftables.Set {
 	of := func(name string, types ...nftables.SetDatatype) *nftables.Set {
 		address := nftables.TypeIPAddr
-		if name == mapAddress6 || name == mapAny6 {
+		if name == mapAddress6 || name == mapAny6 || name == mapOpen6 {
 			address = nftables.TypeIP6Addr
 		}
 		key := append(types, nftables.TypeInetProto, nftables.TypeInetService)
@@ -44,6 +51,7 @@ func portMaps(t *nftables.Table) []*nftables.Set {
 	return []*nftables.Set{
 		of(mapAddress4, nftables.TypeIPAddr), of(mapAny4),
 		of(mapAddress6, nftables.TypeIP6Addr), of(mapAny6),
+		of(mapOpen4, nftables.TypeIPAddr), of(mapOpen6, nftables.TypeIP6Addr),
 	}
 }
 
@@ -89,6 +97,23 @@ func publishBy(name string, family byte) []expr.Any {
 	)
 }
 
+// isOpen is a packet to a container's published port: the lookup of what is not in the map ends the rule.
+//
+//	ip daddr . meta l4proto . th dport map @open4
+func isOpen(v4 bool) []expr.Any {
+	name, length, offset := mapOpen6, uint32(16), uint32(24)
+	if v4 {
+		name, length, offset = mapOpen4, 4, 16
+	}
+	next := reg + length/4
+	return append(ofFamily(familyOf(v4)),
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: next},
+		&expr.Payload{DestRegister: next + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: name},
+	)
+}
+
 // elements are the endpoint's ports, by map. A port on an IPv6 address needs an endpoint with one;
 // on an internal network nothing is published.
 func elements(n bridgeNetwork, e sdk.Endpoint) map[string][]nftables.SetElement {
@@ -102,6 +127,18 @@ func elements(n bridgeNetwork, e sdk.Endpoint) map[string][]nftables.SetElement 
 		if !to.IsValid() {
 			continue
 		}
+		opened := mapOpen6
+		if to.Is4() {
+			opened = mapOpen4
+		}
+		value := appendPort(to.AsSlice(), p.ContainerPort)
+		open := nftables.SetElement{Key: appendPort(append(to.AsSlice(), protocols[p.Protocol], 0, 0, 0), p.ContainerPort), Val: value, Comment: e.ID[:12]}
+		if !slices.ContainsFunc(out[opened], func(o nftables.SetElement) bool { return bytes.Equal(o.Key, open.Key) }) {
+			out[opened] = append(out[opened], open)
+		}
+		if p.HostPort == 0 {
+			continue
+		}
 		name, key := mapAny6, []byte(nil)
 		switch {
 		case host.Is4() && host.IsUnspecified():
@@ -113,7 +150,7 @@ func elements(n bridgeNetwork, e sdk.Endpoint) map[string][]nftables.SetElement 
 		}
 		key = append(key, protocols[p.Protocol], 0, 0, 0)
 		out[name] = append(out[name], nftables.SetElement{
-			Key: appendPort(key, p.HostPort), Val: appendPort(to.AsSlice(), p.ContainerPort), Comment: e.ID[:12],
+			Key: appendPort(key, p.HostPort), Val: value, Comment: e.ID[:12],
 		})
 	}
 	return out

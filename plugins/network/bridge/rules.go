@@ -117,7 +117,7 @@ func chains(n bridgeNetwork, t *nftables.Table) []chainRules {
 	return []chainRules{
 		// A container must not reach what listens on the host's 127.0.0.1 by route_localnet.
 		{base("raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw),
-			[][]expr.Any{rule(inputInterface(bridge, expr.CmpOpEq), destination(netip.MustParsePrefix("127.0.0.0/8")), drop)}},
+			[][]expr.Any{rule(inputInterface(bridge), destination(netip.MustParsePrefix("127.0.0.0/8")), drop)}},
 		{base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), publish()},
 		{base("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), publish()},
 		{base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter), forward(n, bridge)},
@@ -128,20 +128,49 @@ func chains(n bridgeNetwork, t *nftables.Table) []chainRules {
 // forward lets in what was asked for, and what goes to published ports. What goes to a container's
 // own address comes from another network, or from outside past the published ports: neither is let in.
 func forward(n bridgeNetwork, bridge string) [][]expr.Any {
-	in, out := inputInterface(bridge, expr.CmpOpEq), outputInterface(bridge, expr.CmpOpEq)
+	in, out := inputInterface(bridge), outputInterface(bridge, expr.CmpOpEq)
 	if n.Internal {
 		return [][]expr.Any{
 			rule(in, out, icc(n)),
 			rule(in, drop), rule(out, drop),
 		}
 	}
-	return [][]expr.Any{
+	rules := [][]expr.Any{
 		rule(out, connectionState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept),
 		rule(out, dnatDone, accept),
 		// Packets between containers come here only when br_netfilter is loaded, or routed.
 		rule(in, out, icc(n)),
-		rule(out, drop),
 	}
+	for _, v4 := range []bool{true, false} {
+		family := ofFamily(familyOf(v4))
+		switch mode(n, v4) {
+		case modeUnprotected:
+			rules = append(rules, rule(out, family, accept))
+		case modeRouted:
+			rules = append(rules, rule(out, family, isPing(v4), accept), rule(out, isOpen(v4), accept))
+		default:
+			for _, name := range trusted(n) {
+				rules = append(rules, rule(inputInterface(name), out, isOpen(v4), accept))
+			}
+		}
+	}
+	return append(rules, rule(out, drop))
+}
+
+func familyOf(v4 bool) byte {
+	if v4 {
+		return unix.NFPROTO_IPV4
+	}
+	return unix.NFPROTO_IPV6
+}
+
+// meta l4proto icmp; for IPv6 it is what the neighbours need too
+func isPing(v4 bool) []expr.Any {
+	proto := byte(unix.IPPROTO_ICMPV6)
+	if v4 {
+		proto = unix.IPPROTO_ICMP
+	}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}}}
 }
 
 func icc(n bridgeNetwork) []expr.Any {
@@ -163,7 +192,7 @@ func masquerade(n bridgeNetwork, bridge string) [][]expr.Any {
 	for _, s := range n.Subnets {
 		// From a container to a published port of the same network: the answer would go past us.
 		rules = append(rules, rule(in, source(s.Prefix), destination(s.Prefix), dnatDone, masq))
-		if n.Options.Masquerade {
+		if n.Options.Masquerade && mode(n, s.Prefix.Addr().Is4()) != modeRouted {
 			rules = append(rules, rule(away, source(s.Prefix), leave(n, s.Prefix)))
 		}
 	}
@@ -215,8 +244,8 @@ var (
 )
 
 // iifname NAME
-func inputInterface(name string, op expr.CmpOp) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: ifname(name)}}
+func inputInterface(name string) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ifname(name)}}
 }
 
 // oifname NAME

@@ -110,7 +110,7 @@ func (s *suite) testMalformed(t *testing.T) {
 		"address":              func(_ *networkv1.Network, e *networkv1.Endpoint) { e.Addresses[0] = "10.0.0.300/8" },
 		"default gateway":      func(_ *networkv1.Network, e *networkv1.Endpoint) { e.Gateways[0] = "nowhere" },
 		"protocol":             func(_ *networkv1.Network, e *networkv1.Endpoint) { e.Ports[0].Protocol = "icmp" },
-		"port 0":               func(_ *networkv1.Network, e *networkv1.Endpoint) { e.Ports[0].HostPort = 0 },
+		"port 0":               func(_ *networkv1.Network, e *networkv1.Endpoint) { e.Ports[0].ContainerPort = 0 },
 		"port 65616":           func(_ *networkv1.Network, e *networkv1.Endpoint) { e.Ports[0].ContainerPort = 65616 },
 		"host address":         func(_ *networkv1.Network, e *networkv1.Endpoint) { e.Ports[0].HostAddress = long },
 	} {
