@@ -89,7 +89,7 @@ func decompress(r io.Reader) (io.ReadCloser, compression, error) {
 	case bzipped:
 		out = bzip2.NewReader(b)
 	case xzipped:
-		out, err = xz.ReaderConfig{SingleStream: true}.NewReader(bufio.NewReader(newXZGuard(b)))
+		out, err = xz.NewReader(bufio.NewReader(newXZGuard(b)))
 	case zstandard:
 		var z *zstd.Decoder
 		z, err = zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow*2), zstd.WithDecoderConcurrency(2))

@@ -17,7 +17,10 @@ type xzGuard struct {
 	want  int // bytes that step takes
 	step  func(g *xzGuard, p []byte) error
 	skip  int64
-	data  int64 // bytes of the block behind its header
+	data  int64 // bytes of the block behind its header, or of the index
+	// Of the index: the number that is read, and how many come; below zero, the first of them says it.
+	number, bits uint64
+	left         int64
 }
 
 func newXZGuard(r io.Reader) *xzGuard { return &xzGuard{r: r, want: 12, step: (*xzGuard).header} }
@@ -57,17 +60,57 @@ func (g *xzGuard) then(want int, step func(g *xzGuard, p []byte) error) { g.want
 
 // header is that of the stream (2.1.1): its flags name the check.
 func (g *xzGuard) header(p []byte) error {
-	if kind := p[7] & 0xf; kind > 0 {
+	return g.flags(p[7])
+}
+
+func (g *xzGuard) flags(p byte) error {
+	g.check = 0
+	if kind := p & 0xf; kind > 0 {
 		g.check = 4 << ((kind - 1) / 3)
 	}
 	g.then(1, (*xzGuard).block)
 	return nil
 }
 
-// block begins with the size of its header (3.1.1); zero is the index, behind which there are no blocks.
+// index has two numbers for each block, behind how many there are (4.2); another stream may follow its footer.
+func (g *xzGuard) index(p []byte) error {
+	g.data++
+	if g.bits > 56 {
+		return errors.New("its index is broken")
+	}
+	g.number |= uint64(p[0]&0x7f) << g.bits
+	g.bits += 7
+	if p[0]&0x80 != 0 {
+		return nil
+	}
+	if g.left--; g.left < 0 {
+		if g.number > 1<<40 {
+			return errors.New("its index is broken")
+		}
+		g.left = int64(g.number) * 2
+	}
+	g.number, g.bits = 0, 0
+	if g.left == 0 {
+		const sum, footer = 4, 12
+		g.skip = -g.data&3 + sum + footer
+		g.then(4, (*xzGuard).padding)
+	}
+	return nil
+}
+
+// padding of zeros may be between streams (2.2).
+func (g *xzGuard) padding(p []byte) error {
+	if [4]byte(p) != [4]byte{} {
+		g.then(8, func(g *xzGuard, p []byte) error { return g.flags(p[3]) })
+	}
+	return nil
+}
+
+// block begins with the size of its header (3.1.1); zero is the index.
 func (g *xzGuard) block(p []byte) error {
 	if p[0] == 0 {
-		g.step = nil
+		g.data, g.number, g.bits, g.left = 1, 0, 0, 0
+		g.then(1, (*xzGuard).index)
 		return nil
 	}
 	g.data = 0

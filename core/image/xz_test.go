@@ -41,6 +41,14 @@ func TestXZBlocks(t *testing.T) {
 			}
 		}
 	}
+	// Files one behind the other are one.
+	one, two := packedXZ(t, data, 70_000, xz.CRC32), packedXZ(t, noise, 1<<20, xz.SHA256)
+	both := bytes.Join([][]byte{one, make([]byte, 8), two, two}, nil)
+	z, _, err := decompress(bytes.NewReader(both))
+	must(t, err)
+	if got, err := io.ReadAll(z); err != nil || !bytes.Equal(got, bytes.Join([][]byte{data, noise, noise}, nil)) {
+		t.Errorf("three streams: %d bytes, %v", len(got), err)
+	}
 	zeros := packedXZ(t, make([]byte, 50_000), 10_000, xz.CRC64)
 	header := []byte{0x21, 1} // the filter, and the size of its properties
 	if n := bytes.Count(zeros, header); n != 5 {
@@ -49,7 +57,7 @@ func TestXZBlocks(t *testing.T) {
 	last := bytes.Clone(zeros)
 	last[bytes.LastIndex(last, header)+2] = 39
 	sized := append([]byte{0xfd, '7', 'z', 'X', 'Z', 0, 0, 4, 0xe6, 0xd6, 0xb4, 0x46, 3, 0xc0, 0x80, 1, 0x80, 2, 0x21, 1, 40}, make([]byte, 64)...)
-	for name, bad := range map[string][]byte{"last block": last, "block with sizes": sized} {
+	for name, bad := range map[string][]byte{"last block": last, "block with sizes": sized, "second stream": append(bytes.Clone(two), last...)} {
 		z, _, err := decompress(bytes.NewReader(bad))
 		if err == nil {
 			_, err = io.ReadAll(z)

@@ -55,10 +55,16 @@ func Group(use, short string, children ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// missing are docker's commands that are not there yet.
+var missing = []string{"buildx", "checkpoint", "compose", "config", "node", "secret", "service", "stack", "swarm"}
+
 // Unknown refuses every argument of a group as an unknown command.
 func Unknown(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
+	}
+	if slices.Contains(missing, args[0]) && !cmd.HasParent() {
+		return usage(cmd, "%s %s is not there yet", cmd.CommandPath(), args[0])
 	}
 	var names []string
 	for _, child := range cmd.Commands() {
