@@ -179,14 +179,20 @@ func (s *Store) packLayers(ctx context.Context, l *lease, e *entry, raw []byte, 
 	return nil
 }
 
-// sayAs calls packed layers what they were called while they were packed, so that each has one line of progress.
+// sayAs calls packed layers what they were called while they were packed, so that each has one line of progress;
+// that they are prepared was said then.
 func sayAs(say func(wire.Message), plain, packed []layerRecord) func(wire.Message) {
 	names := map[string]string{}
 	for i := range min(len(plain), len(packed)) {
-		names[short(packed[i].Blob.Digest)] = short(plain[i].Blob.Digest)
+		if plain[i].Blob.Digest != packed[i].Blob.Digest {
+			names[short(packed[i].Blob.Digest)] = short(plain[i].Blob.Digest)
+		}
 	}
 	return func(m wire.Message) {
 		if known, ok := names[m.ID]; ok {
+			if m.Status == "Preparing" {
+				return
+			}
 			m.ID = known
 		}
 		say(m)
