@@ -77,7 +77,7 @@ registry-conformance: build ## Run the OCI distribution suite with our registry 
 	go run ./tests/distribution -write docs/registry-conformance.md
 
 .PHONY: vm
-vm: build ## Run the scenarios and the runtime's tests on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
+vm: build fixtures ## Run the scenarios and the runtime's tests on pure cgroup v2, in a virtual machine (VM_RUN names the program that boots it)
 	@VM_RUN=$${VM_RUN:-$(SHARED)/lab/vm-run} tests/vm
 
 .PHONY: bench

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/monitor/server"
 )
 
@@ -34,6 +35,7 @@ func monitorFlags(p *program, f *pflag.FlagSet) action {
 			o.Listener = os.NewFile(uintptr(*listen), *socket)
 		}
 		goruntime.SetDefaultGOMAXPROCS()
+		linux.MoreFiles() // a container takes six
 		// Containers depend on it: neither the terminal that a daemon was started from nor a closed pipe
 		// ends it. The signals are caught and not ignored, which containers would inherit.
 		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)

@@ -79,6 +79,7 @@ func run(args []string) error {
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Forbidden, "sampand needs to be started by root, not by user %d", os.Geteuid())
 	}
+	linux.MoreFiles()
 	return serve(o, args)
 }
 

@@ -201,7 +201,7 @@ func (s *Spawn) compile() (*program, func(), error) {
 	// What the Go runtime did to the caller's limit at its start must not reach the program, unless
 	// somebody has set the limit on purpose since.
 	var now unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil && raw.NofileHard == now.Max && now.Cur >= now.Max-1 {
+	if moreFiles.Load() || unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil && raw.NofileHard == now.Max && now.Cur >= now.Max-1 {
 		p.nofile, p.setNofile = unix.Rlimit{Cur: raw.NofileSoft, Max: raw.NofileHard}, true
 	}
 	p.second = cloneArgs{
@@ -295,7 +295,7 @@ func (p *program) exec() {
 		}
 	}
 	if p.setNofile {
-		// Only the soft limit changes, which is always allowed.
+		// Neither limit becomes higher, which is always allowed.
 		syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&p.nofile)), 0, 0, 0) //nolint:errcheck // see above
 	}
 	// First move everything above the numbers that will be filled, then fill them: no file that is
