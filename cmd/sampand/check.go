@@ -170,8 +170,8 @@ func (o *options) securityOptions() ([]string, error) {
 }
 
 func (o *options) checkDrivers() error {
-	if o.StorageDriver != "overlay2" && o.StorageDriver != "overlay" {
-		return &fault.Field{Field: "--storage-driver", Given: o.StorageDriver, Expected: "overlay2", Nearest: fault.Nearest(o.StorageDriver, []string{"overlay2"})}
+	if err := o.checkStorageDriver(); err != nil {
+		return err
 	}
 	for _, given := range o.StorageOptions {
 		if err := checkStorageOption(given); err != nil {

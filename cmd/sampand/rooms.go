@@ -127,6 +127,9 @@ func (e *engine) openState(context.Context) (err error) {
 }
 
 func (e *engine) openImages(context.Context) error {
+	if err := tryOverlay(e.o.DataRoot); err != nil {
+		return err
+	}
 	blobs, err := content.Open(filepath.Join(e.o.DataRoot, "images"))
 	if err != nil {
 		return err

@@ -1,10 +1,13 @@
 package script
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +25,7 @@ type building struct {
 	file                 string
 	tags                 cli.List
 	noCache, quiet, list bool
+	watch                bool
 }
 
 // NewBuild is `sampan build`.
@@ -46,28 +50,77 @@ func NewBuild(c *cli.CLI) *cobra.Command {
 	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "Run every step again")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Print only the image's ID")
 	cmd.Flags().BoolVar(&o.list, "list", false, "List the script's targets")
+	cmd.Flags().BoolVar(&o.watch, "watch", false, "Build again when the script, or a file that it uses, has changed, until interrupted")
 	cmd.Flags().Lookup("json").Usage = "Print the build graph as JSON, and build nothing"
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s, err := o.session(c, c.Err, true, script.Limits{})
-		if err != nil {
-			return err
-		}
 		target := ""
 		if len(args) > 0 {
 			target = args[0]
 		}
-		err = o.build(cmd.Context(), c, s, target)
-		if err != nil {
-			if placed, ok := s.Files.Placed(err); ok && cmd.Context().Err() == nil {
-				err = placed
-			}
+		if o.watch {
+			return o.follow(cmd.Context(), c, target)
 		}
-		return o.report(cmd.Context(), c, s, err)
+		return o.once(cmd.Context(), c, target, c.Err, o.build)
 	}
 	return cmd
 }
 
-func (o *building) build(ctx context.Context, c *cli.CLI, s *script.Session, target string) error {
+// once evaluates the script, whose prints go to out, and does with the build what is to be done.
+func (o *building) once(ctx context.Context, c *cli.CLI, target string, out io.Writer, do func(context.Context, *cli.CLI, *recipe.Build) error) error {
+	s, err := o.session(c, out, true, script.Limits{})
+	if err != nil {
+		return err
+	}
+	err = o.evaluate(ctx, c, s, target, do)
+	if err != nil {
+		if placed, ok := s.Files.Placed(err); ok && ctx.Err() == nil {
+			err = placed
+		}
+	}
+	return o.report(ctx, c, s, err)
+}
+
+// lookEvery is how often build --watch looks for changes: a look reads what the script uses.
+const lookEvery = time.Second
+
+// follow builds whenever the graph, which has the digests of all local files, is another one. A build
+// that fails, and a mistake in the script, is told once; the next change is waited for.
+func (o *building) follow(ctx context.Context, c *cli.CLI, target string) error {
+	if o.list || o.json {
+		return fault.New(fault.Invalid, "--watch: expected neither --list nor --json")
+	}
+	last := ""
+	for {
+		var prints bytes.Buffer
+		var build *recipe.Build
+		now := ""
+		err := o.once(ctx, c, target, &prints, func(_ context.Context, _ *cli.CLI, b *recipe.Build) error {
+			text, err := json.Marshal(b.Graph)
+			build, now = b, string(text)
+			return err
+		})
+		if err != nil {
+			now = err.Error()
+		}
+		if now != last && ctx.Err() == nil {
+			last = now
+			c.Err.Write(prints.Bytes()) //nolint:errcheck // as with every print of a script
+			if err == nil {
+				err = o.build(ctx, c, build)
+			}
+			if err != nil && ctx.Err() == nil {
+				fmt.Fprintln(c.Err, cli.Message(err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+func (o *building) evaluate(ctx context.Context, c *cli.CLI, s *script.Session, target string, do func(context.Context, *cli.CLI, *recipe.Build) error) error {
 	if target == "." || strings.ContainsRune(target, '/') || strings.Contains(strings.ToLower(o.file), "dockerfile") {
 		return fault.New(fault.NotImplemented, "Dockerfiles cannot be built yet: `sampan build [TARGET]` builds a target of a build script (see `sampan build --help`)")
 	}
@@ -91,6 +144,10 @@ func (o *building) build(ctx context.Context, c *cli.CLI, s *script.Session, tar
 		return err
 	}
 	b.Graph.Tags, b.Graph.NoCache = o.tags.Values, o.noCache
+	return do(ctx, c, b)
+}
+
+func (o *building) build(ctx context.Context, c *cli.CLI, b *recipe.Build) error {
 	if o.json {
 		return printJSON(c.Out, b.Graph)
 	}
