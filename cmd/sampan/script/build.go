@@ -3,7 +3,6 @@ package script
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -83,7 +82,7 @@ func (o *building) once(ctx context.Context, c *cli.CLI, target string, out io.W
 // lookEvery is how often build --watch looks for changes: a look reads what the script uses.
 const lookEvery = time.Second
 
-// follow builds whenever the graph, which has the digests of all local files, is another one. A build
+// follow builds whenever the digest of the graph and of all local files is another one. A build
 // that fails, and a mistake in the script, is told once; the next change is waited for.
 func (o *building) follow(ctx context.Context, c *cli.CLI, target string) error {
 	if o.list || o.json {
@@ -95,9 +94,8 @@ func (o *building) follow(ctx context.Context, c *cli.CLI, target string) error 
 		var build *recipe.Build
 		now := ""
 		err := o.once(ctx, c, target, &prints, func(_ context.Context, _ *cli.CLI, b *recipe.Build) error {
-			text, err := json.Marshal(b.Graph)
-			build, now = b, string(text)
-			return err
+			build, now = b, b.Digest
+			return nil
 		})
 		if err != nil {
 			now = err.Error()
