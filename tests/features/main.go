@@ -32,15 +32,14 @@ var identifier = regexp.MustCompile(`\bS\d{3}\b`)
 
 func main() {
 	write := flag.String("write", "", "also write the table as Markdown to this `file`")
-	earlier := flag.String("results", "", "run nothing, and take the results from this `file`: what earlier runs printed, the last of a scenario counts")
 	flag.Parse()
-	if err := run(*write, *earlier); err != nil {
+	if err := run(*write); err != nil {
 		fmt.Fprintln(os.Stderr, "features:", err)
 		os.Exit(1)
 	}
 }
 
-func run(write, earlier string) error {
+func run(write string) error {
 	items := parse(checklist)
 	named, err := scenarios("tests")
 	if err != nil {
@@ -49,12 +48,7 @@ func run(write, earlier string) error {
 	if err := known(items, named); err != nil {
 		return err
 	}
-	var outcome map[string]string
-	if earlier != "" {
-		outcome, err = readResults(earlier)
-	} else {
-		outcome, err = runScenarios()
-	}
+	outcome, err := runScenarios()
 	if err != nil {
 		return err
 	}
@@ -133,21 +127,6 @@ func known(items []item, named map[string][]string) error {
 		}
 	}
 	return nil
-}
-
-// readResults reads what runScenarios has printed: a line for each scenario.
-func readResults(name string) (map[string]string, error) {
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	outcome := map[string]string{}
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); len(f) == 2 && slices.Contains([]string{"pass", "fail", "skip"}, f[0]) {
-			outcome[f[1]] = f[0]
-		}
-	}
-	return outcome, nil
 }
 
 // runScenarios runs the tests of the packages that have scenarios, and maps each scenario to
