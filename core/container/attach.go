@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -94,17 +95,26 @@ func (m *Manager) join(ctx context.Context, c *Container, config monitor.AttachC
 	return fileStream{f}, nil
 }
 
-// bindStreams joins the waiting streams to the process, which is created and not started yet.
-func (m *Manager) bindStreams(ctx context.Context, c *Container) {
+// waitingStreams are those that wait for the process.
+func (c *Container) waitingStreams() []*lateStream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(c.streams), (*lateStream).closed)
+}
+
+// bindStreams joins the waiting streams to the process, which runs: to some of them there are files already.
+func (m *Manager) bindStreams(ctx context.Context, c *Container, joined []*lateStream, files []*os.File) {
 	c.mu.Lock()
 	streams := c.streams
 	c.streams, c.bound = nil, true
 	c.mu.Unlock()
-	for _, s := range streams {
-		if s.closed() {
-			continue
+	for i, s := range joined {
+		s.bind(files[i], nil)
+	}
+	for _, s := range streams { // that came meanwhile
+		if !s.closed() && !slices.Contains(joined, s) {
+			s.bind(m.o.Monitor.Attach(ctx, c.id, "", s.config))
 		}
-		s.bind(m.o.Monitor.Attach(ctx, c.id, "", s.config))
 	}
 }
 

@@ -24,7 +24,7 @@ func TestCheck(t *testing.T) {
 		{"a step's directory", func(h *house, _ string) error { return os.MkdirAll(h.stepDirectory(stranger), 0o700) }, "it belongs to no container", true},
 		{"rubbish", func(h *house, _ string) error { return h.store.garbage.Put(stranger, garbage{ID: stranger}) }, "some of it is left", true},
 		{"a strange process", func(h *house, _ string) error {
-			_, err := h.monitor.Create(t.Context(), monitor.Config{ID: stranger})
+			_, _, err := h.monitor.Run(t.Context(), monitor.Config{ID: stranger}, nil)
 			return err
 		}, "belongs to no container", true},
 		{"no process", func(h *house, id string) error {

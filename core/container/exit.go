@@ -57,7 +57,11 @@ func (m *Manager) exit(c *Container, e monitor.Exit) {
 		m.emit(&rec, "oom")
 	}
 	m.emit(&rec, "die", "exitCode", strconv.Itoa(e.Code), "execDuration", strconv.FormatInt(int64(ran/time.Second), 10))
-	m.letGo(context.WithoutCancel(m.ctx), &rec)
+	if gone {
+		m.letGoForever(context.WithoutCancel(m.ctx), &rec)
+	} else {
+		m.letGo(context.WithoutCancel(m.ctx), &rec)
+	}
 
 	c.mu.Lock()
 	c.wake(wire.WaitResponse{StatusCode: int64(e.Code)}, notRunning, nextExit)

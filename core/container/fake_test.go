@@ -145,29 +145,33 @@ type fakeProcess struct {
 
 func newFakeMonitor() *fakeMonitor { return &fakeMonitor{all: map[string]*fakeProcess{}} }
 
-func (f *fakeMonitor) Create(_ context.Context, c monitor.Config) (monitor.Status, error) {
+func (f *fakeMonitor) Run(ctx context.Context, c monitor.Config, attach []monitor.AttachConfig) (monitor.Status, []*os.File, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.all[c.ID] != nil {
-		return monitor.Status{}, fault.New(fault.Exists, "container %s exists already", c.ID)
+		f.mu.Unlock()
+		return monitor.Status{}, nil, fault.New(fault.Exists, "container %s exists already", c.ID)
 	}
 	p := &fakeProcess{status: monitor.Status{ID: c.ID, Pid: 4000 + len(f.all), State: monitor.Created}, held: len(c.Hold)}
 	f.all[c.ID] = p
-	return p.status, nil
-}
-
-func (f *fakeMonitor) Start(_ context.Context, id string) error {
+	f.mu.Unlock()
+	var streams []*os.File
+	for _, a := range attach {
+		s, err := f.Attach(ctx, c.ID, "", a)
+		if err != nil {
+			return monitor.Status{}, nil, err
+		}
+		streams = append(streams, s)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.startErr != nil {
-		return f.startErr
+		return monitor.Status{}, nil, f.startErr
 	}
-	p := f.all[id]
 	p.status.State, p.status.StartedAt = monitor.Running, time.Now()
 	for _, out := range p.out {
 		_, _ = io.WriteString(out, "hello")
 	}
-	return nil
+	return p.status, streams, nil
 }
 
 // end ends a process as if by itself.
@@ -214,6 +218,8 @@ func (f *fakeMonitor) Delete(_ context.Context, id string, force bool) error {
 	delete(f.all, id)
 	return nil
 }
+
+func (f *fakeMonitor) Discard(ctx context.Context, id string) error { return f.Delete(ctx, id, true) }
 
 func (f *fakeMonitor) Attach(_ context.Context, id, _ string, _ monitor.AttachConfig) (*os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -339,6 +345,14 @@ func (f *fakeLayers) count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.keys)
+}
+
+// ViewAt shows an overlay without layers.
+func (f *fakeLayers) ViewAt(chain digest.Digest, path string) (mount.Mount, error) {
+	if path == "nosuch" {
+		return mount.Mount{}, fault.New(fault.NotFound, "path %q: no such file or directory", path)
+	}
+	return mount.Mount{Type: "overlay", Source: "overlay", Target: "/", Options: []string{"ro", "lowerdir=" + chain.String() + "/" + path}}, nil
 }
 
 func (*fakeLayers) Usage(context.Context, string) (int64, error)            { return 0, nil }

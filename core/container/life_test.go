@@ -163,7 +163,7 @@ func TestDaemonKilled(t *testing.T) {
 	h.monitor.end(removed, monitor.Exit{})
 	h.monitor.end(again, monitor.Exit{Code: 1})
 	delete(h.monitor.all, lost)
-	if _, err := h.monitor.Create(t.Context(), monitor.Config{ID: "step"}); err != nil {
+	if _, _, err := h.monitor.Run(t.Context(), monitor.Config{ID: "step"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(h.directory(strings.Repeat("c", 64)), 0o700); err != nil { // of a create that was cut off

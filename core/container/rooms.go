@@ -63,11 +63,11 @@ type Network interface {
 
 // Monitor is the parent of the processes.
 type Monitor interface {
-	Create(ctx context.Context, c monitor.Config) (monitor.Status, error)
-	Start(ctx context.Context, id string) error
+	Run(ctx context.Context, c monitor.Config, attach []monitor.AttachConfig) (monitor.Status, []*os.File, error)
 	Kill(ctx context.Context, id string, sig int, all bool) error
 	KillExec(ctx context.Context, id, execID string, sig int) error
 	Delete(ctx context.Context, id string, force bool) error
+	Discard(ctx context.Context, id string) error
 	Exec(ctx context.Context, id string, c monitor.ExecConfig) (monitor.Status, error)
 	ExecAttach(ctx context.Context, id string, c monitor.ExecConfig, a monitor.AttachConfig) (monitor.Status, *os.File, error)
 	DeleteExec(ctx context.Context, id, execID string) error

@@ -104,32 +104,34 @@ func (l *launch) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := l.m.writeFiles(l.rec, l.sandbox); err != nil {
-		return err
-	}
+	written := make(chan error, 1)
+	go func() { written <- l.m.writeFiles(l.rec, l.sandbox) }()
 	joinUser(&l.input, l.userns)
 	config, err := l.config()
+	if writeErr := <-written; err == nil {
+		err = writeErr
+	}
 	if err != nil {
 		return err
 	}
 	l.op.Phase("specification")
-	status, err := l.m.o.Monitor.Create(ctx, config)
+	waiting := l.c.waitingStreams()
+	attach := make([]monitor.AttachConfig, len(waiting))
+	for i, s := range waiting {
+		attach[i] = s.config
+	}
+	status, streams, err := l.m.o.Monitor.Run(ctx, config, attach)
 	if fault.Is(err, fault.Exists) { // of a run whose end could not be cleaned up
-		if err = l.m.o.Monitor.Delete(ctx, l.rec.ID, true); err == nil {
-			status, err = l.m.o.Monitor.Create(ctx, config)
+		if err = l.m.o.Monitor.Delete(ctx, l.rec.ID, true); err == nil || fault.Is(err, fault.NotFound) {
+			status, streams, err = l.m.o.Monitor.Run(ctx, config, attach)
 		}
 	}
 	if err != nil {
 		return err
 	}
 	l.op.Phase("process")
-	l.m.bindStreams(ctx, l.c)
-	started := time.Now().UTC()
-	if err := l.m.o.Monitor.Start(ctx, l.rec.ID); err != nil {
-		return err
-	}
-	l.op.Phase("exec")
-	return l.m.started(l.c, status.Pid, started, &l.account)
+	l.m.bindStreams(ctx, l.c, waiting, streams)
+	return l.m.started(l.c, status.Pid, status.StartedAt.UTC(), &l.account)
 }
 
 // join gives the container its place in the networks.
@@ -331,9 +333,19 @@ func exitedUnlessNew(st runState) phase {
 // letGo releases what a run of the container has of the kernel: its cgroup and namespaces, its place
 // in networks, its ports. It may be called for a container that has nothing of it.
 func (m *Manager) letGo(ctx context.Context, rec *record) {
+	m.letGoBy(ctx, rec, func() error { return m.o.Monitor.Delete(ctx, rec.ID, true) })
+}
+
+// letGoForever is letGo for a container that is not started again: who waits for its end need not wait for what
+// cannot be in the way of anybody.
+func (m *Manager) letGoForever(ctx context.Context, rec *record) {
+	m.letGoBy(ctx, rec, func() error { return m.o.Monitor.Discard(ctx, rec.ID) })
+}
+
+func (m *Manager) letGoBy(ctx context.Context, rec *record, remove func() error) {
 	left := make(chan error, 1)
 	go func() { left <- m.o.Network.Leave(ctx, rec.ID) }()
-	if err := m.o.Monitor.Delete(ctx, rec.ID, true); err != nil && !fault.Is(err, fault.NotFound) {
+	if err := remove(); err != nil && !fault.Is(err, fault.NotFound) {
 		m.log.Error("remove the process of a container", "container", rec.ID, "error", err)
 	}
 	if err := m.o.Volumes.Unmount(ctx, rec.ID); err != nil {

@@ -50,7 +50,7 @@ func (m *Manager) RunStep(ctx context.Context, s build.Step) (code int, err erro
 	sandbox, err := m.o.Network.Join(ctx, join)
 	// A step that was cut off is cleaned up all the same.
 	whole := context.WithoutCancel(ctx)
-	defer m.letGo(whole, &rec)
+	defer m.letGoForever(whole, &rec)
 	if err != nil {
 		return 0, err
 	}
@@ -59,17 +59,12 @@ func (m *Manager) RunStep(ctx context.Context, s build.Step) (code int, err erro
 	if err != nil {
 		return 0, err
 	}
-	if _, err := m.o.Monitor.Create(ctx, config); err != nil {
-		return 0, err
-	}
-	output, err := m.o.Monitor.Attach(ctx, id, "", monitor.AttachConfig{Stdout: true, Stderr: true})
+	_, streams, err := m.o.Monitor.Run(ctx, config, []monitor.AttachConfig{{Stdout: true, Stderr: true}})
 	if err != nil {
-		return 0, err
-	}
-	defer output.Close()
-	if err := m.o.Monitor.Start(ctx, id); err != nil {
 		return startExitCode(err), explain(err)
 	}
+	output := streams[0]
+	defer output.Close()
 	stop := context.AfterFunc(ctx, func() {
 		if err := m.o.Monitor.Kill(whole, id, int(unix.SIGKILL), true); err != nil {
 			m.log.Warn("kill a step of a build", "id", id, "error", err)

@@ -17,7 +17,9 @@ import (
 // first, if there is one, and the rest are to be held.
 type CreateArgs struct {
 	Config
-	WithNetNS bool `json:"withNetns,omitempty"`
+	WithNetNS bool           `json:"withNetns,omitempty"`
+	Run       bool           `json:"run,omitempty"` // attach and start as well
+	Attach    []AttachConfig `json:"attach,omitempty"`
 }
 
 // ExecArgs is an ExecConfig on its way. With Attach the answer brings the stream.
@@ -29,15 +31,30 @@ type ExecArgs struct {
 // Create makes the container: its init exists and waits for Start. An id that the monitor knows is
 // fault.Exists. When it fails nothing of the container is left.
 func (c *Client) Create(ctx context.Context, o Config) (Status, error) {
-	args := CreateArgs{Config: o}
-	files := o.Hold
-	if o.NetNS != nil {
-		args.WithNetNS = true
-		files = append([]*os.File{o.NetNS}, o.Hold...)
-	}
-	var s Status
-	_, err := c.call(ctx, protocol.Request{Verb: protocol.Create, ID: o.ID}, args, &s, files...)
+	s, _, err := c.create(ctx, CreateArgs{Config: o})
 	return s, err
+}
+
+// Run is Create, an Attach for each of attach, and Start, in one exchange: between the three there is nothing
+// for the daemon to do but to wait. After another error than fault.Exists a container may be left, which is
+// to be deleted.
+func (c *Client) Run(ctx context.Context, o Config, attach []AttachConfig) (Status, []*os.File, error) {
+	s, streams, err := c.create(ctx, CreateArgs{Config: o, Run: true, Attach: attach})
+	if err == nil && len(streams) != len(attach) {
+		closeAll(streams)
+		err = fault.New(fault.Internal, "monitor sent %d streams, expected %d", len(streams), len(attach))
+	}
+	return s, streams, err
+}
+
+func (c *Client) create(ctx context.Context, args CreateArgs) (s Status, streams []*os.File, err error) {
+	files := args.Hold
+	if args.NetNS != nil {
+		args.WithNetNS = true
+		files = append([]*os.File{args.NetNS}, args.Hold...)
+	}
+	streams, err = c.call(ctx, protocol.Request{Verb: protocol.Create, ID: args.ID}, args, &s, files...)
+	return s, streams, err
 }
 
 // Start lets the container's program run. It returns when the program was executed, or with why it
@@ -64,6 +81,14 @@ func (c *Client) KillExec(ctx context.Context, id, execID string, sig int) error
 // second Delete after a crash does no harm.
 func (c *Client) Delete(ctx context.Context, id string, force bool) error {
 	_, err := c.call(ctx, protocol.Request{Verb: protocol.Delete, ID: id}, protocol.DeleteArgs{Force: force}, nil)
+	return err
+}
+
+// Discard is a Delete with force for an id that does not come back. It returns when the container has no process
+// and its held files are closed, and is no longer listed; the cgroup goes right after. What fails then is the
+// monitor's to log, and the container is listed again.
+func (c *Client) Discard(ctx context.Context, id string) error {
+	_, err := c.call(ctx, protocol.Request{Verb: protocol.Delete, ID: id}, protocol.DeleteArgs{Force: true, Later: true}, nil)
 	return err
 }
 

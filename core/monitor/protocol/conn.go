@@ -32,7 +32,7 @@ import (
 
 // Version is the protocol's version; "hello" compares it. A monitor outlives the daemon that
 // started it, so that after an upgrade the two may differ.
-const Version = 1
+const Version = 2
 
 const (
 	magic      = 0x534d // "SM"

@@ -61,6 +61,7 @@ type KillArgs struct {
 // DeleteArgs are Delete's.
 type DeleteArgs struct {
 	Force bool `json:"force,omitempty"`
+	Later bool `json:"later,omitempty"` // the answer does not wait for the cgroup's end
 }
 
 // ResizeArgs are Resize's.

@@ -28,21 +28,21 @@ type container struct {
 	adopted bool
 	oci     ociContainer
 	init    *process
-	netns   *os.File
-	hold    []*os.File
-
-	forwarders []*forwarder // of the hold of the same index, or nil
 
 	// life is held by Start and Delete, and by the announcement of the end, so that a container that
 	// ends while Start still runs is told to be started first. Kill does not take it.
 	life     sync.Mutex
 	deleting bool
+	vacated  atomic.Bool // it is about to be deleted, and is not shown any more
 
-	mu      sync.Mutex // of the fields below
-	started time.Time
-	paused  bool
-	execs   []*execution // in the order of their beginning
-	oom     atomic.Bool
+	mu         sync.Mutex // of the fields below
+	netns      *os.File
+	hold       []*os.File
+	forwarders []*forwarder // of the hold of the same index, or nil
+	started    time.Time
+	paused     bool
+	execs      []*execution // in the order of their beginning
+	oom        atomic.Bool
 }
 
 // execution is an exec process of a container.
@@ -109,16 +109,17 @@ func consoleSize(p *specs.Process, height, width uint16) (uint16, uint16) {
 	return height, width
 }
 
-// close closes what Delete must close.
+// close closes what Delete must close: what others may want. The life lock is held.
 func (c *container) close() {
-	if c.netns != nil {
-		c.netns.Close()
+	c.mu.Lock()
+	netns, forwarders, hold := c.netns, c.forwarders, c.hold
+	c.netns, c.forwarders, c.hold = nil, nil, nil
+	c.mu.Unlock()
+	if netns != nil {
+		netns.Close()
 	}
-	closeForwarders(c.forwarders)
-	for _, f := range c.hold {
-		f.Close()
-	}
-	c.oci.Close() //nolint:errcheck // only descriptors
+	closeForwarders(forwarders)
+	closeAll(hold)
 }
 
 // ended reports whether the init has ended and its log is complete.
@@ -157,6 +158,23 @@ func (c *container) start(ctx context.Context) error {
 	return nil
 }
 
+// run attaches to a container that was just created, and starts it.
+func (c *container) run(ctx context.Context, attach []monitor.AttachConfig) (streams []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(streams)
+		}
+	}()
+	for _, a := range attach {
+		f, err := c.init.attach(a)
+		if err != nil {
+			return streams, err
+		}
+		streams = append(streams, f)
+	}
+	return streams, c.start(ctx)
+}
+
 func (c *container) kill(sig unix.Signal, all bool) error {
 	if c.ended() && !all {
 		return fault.New(fault.Conflict, "container %s is not running", c.id)
@@ -185,13 +203,8 @@ func (c *container) killExec(id string, sig unix.Signal) error {
 // delete removes the container from the kernel and from the runtime's state. It may be called again
 // when it failed.
 func (c *container) delete(ctx context.Context, force bool) error {
-	if !c.ended() {
-		if !force {
-			return fault.New(fault.Conflict, "container %s is running: stop it before removing it, or use force", c.id)
-		}
-		if err := c.end(ctx); err != nil {
-			return err
-		}
+	if err := c.over(ctx, force); err != nil {
+		return err
 	}
 	c.life.Lock()
 	defer c.life.Unlock()
@@ -203,7 +216,34 @@ func (c *container) delete(ctx context.Context, force bool) error {
 	}
 	c.deleting = true
 	c.close()
+	c.oci.Close() //nolint:errcheck // only descriptors
 	return nil
+}
+
+// vacate does what delete has to do for others: that there is no process, and that ports and names are free.
+func (c *container) vacate(ctx context.Context, force bool) error {
+	if err := c.over(ctx, force); err != nil {
+		return err
+	}
+	c.life.Lock()
+	defer c.life.Unlock()
+	if c.deleting {
+		return notFound(c.id)
+	}
+	c.vacated.Store(true)
+	c.close()
+	return nil
+}
+
+// over makes sure that the container has ended.
+func (c *container) over(ctx context.Context, force bool) error {
+	switch {
+	case c.ended():
+		return nil
+	case !force:
+		return fault.New(fault.Conflict, "container %s is running: stop it before removing it, or use force", c.id)
+	}
+	return c.end(ctx)
 }
 
 // end kills every process of the container and waits for its end. It takes no lock, so that a Start

@@ -118,6 +118,7 @@ type fakeContainer struct {
 	mu      sync.Mutex
 	execs   []int
 	panics  atomic.Bool
+	removal func() error // what Delete does first; nil: nothing
 }
 
 func (c *fakeContainer) ID() string { return c.id }
@@ -158,9 +159,24 @@ func (c *fakeContainer) State() (specs.State, error) {
 
 func (c *fakeContainer) Delete(context.Context, bool) error {
 	c.fake.mu.Lock()
+	removal := c.removal
+	c.fake.mu.Unlock()
+	if removal != nil {
+		if err := removal(); err != nil {
+			return err
+		}
+	}
+	c.fake.mu.Lock()
 	defer c.fake.mu.Unlock()
 	delete(c.fake.containers, c.id)
 	return nil
+}
+
+// removeBy sets what Delete of a container does first.
+func (f *fakeOCI) removeBy(id string, do func() error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.containers[id].removal = do
 }
 
 func (c *fakeContainer) Exec(_ context.Context, o runtime.ExecOptions) (ociExec, error) {

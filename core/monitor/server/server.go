@@ -68,6 +68,7 @@ type Server struct {
 	sessions   map[*session]bool
 	watches    map[*watch]bool
 	idleTimer  *time.Timer
+	removals   sync.WaitGroup // that a discard has promised
 	over       bool
 	done       chan struct{} // closed when the monitor is to end
 	listener   *net.UnixListener
@@ -278,6 +279,7 @@ func (s *Server) shutdown() (finish func(), err error) {
 	s.over = true // no container is created from here on
 	return func() {
 		defer unlock()
+		s.removals.Wait()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.end()
@@ -299,7 +301,7 @@ func (s *Server) list() []monitor.Status {
 	s.mu.Lock()
 	all := make([]*container, 0, len(s.containers))
 	for _, c := range s.containers {
-		if c != nil {
+		if c != nil && !c.vacated.Load() {
 			all = append(all, c)
 		}
 	}
@@ -394,6 +396,32 @@ func (s *Server) announce(exited chan struct{}, e monitor.Event) {
 	for w := range s.watches {
 		w.put(e)
 	}
+}
+
+// discard lets go of what others may want of a container, and hides it. finish removes it.
+func (s *Server) discard(ctx context.Context, id string, force bool) (finish func(), err error) {
+	c, err := s.container(id)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if s.over { // shutdown waits for those before it
+		s.mu.Unlock()
+		return nil, s.delete(ctx, id, force)
+	}
+	s.removals.Add(1)
+	s.mu.Unlock()
+	if err := c.vacate(ctx, force); err != nil {
+		s.removals.Done()
+		return nil, err
+	}
+	return func() {
+		defer s.removals.Done()
+		if err := s.delete(context.Background(), id, force); err != nil && !fault.Is(err, fault.NotFound) {
+			c.vacated.Store(false)
+			s.log.Error("remove a container", "container", id, "error", err)
+		}
+	}, nil
 }
 
 // delete removes a container and forgets it.

@@ -164,6 +164,11 @@ func (c *session) handle(ctx context.Context, r *call) (any, []*os.File, error) 
 		if err := protocol.Decode(r.Args, &a); err != nil {
 			return nil, nil, err
 		}
+		if a.Later {
+			var err error
+			r.after, err = s.discard(ctx, r.ID, a.Force)
+			return nil, nil, err
+		}
 		return nil, nil, s.delete(ctx, r.ID, a.Force)
 	}
 	k, err := s.container(r.ID)
@@ -267,7 +272,14 @@ func (c *session) create(ctx context.Context, r *call) (any, []*os.File, error) 
 		return nil, nil, err
 	}
 	r.files = nil
-	return k.status(), nil, nil
+	if !a.Run {
+		return k.status(), nil, nil
+	}
+	streams, err := k.run(ctx, a.Attach)
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.status(), streams, nil
 }
 
 func (c *session) exec(ctx context.Context, k *container, r *call) (any, []*os.File, error) {
