@@ -2,14 +2,19 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/network"
 	"github.com/sampan-project/sampan/core/wire"
 )
+
+// undoPatience bounds what is taken back of a change that could not be kept.
+const undoPatience = 30 * time.Second
 
 // ConnectNetwork puts a container into one more network, now when it runs, and at each start.
 func (m *Manager) ConnectNetwork(ctx context.Context, ref string, r wire.NetworkConnect) error {
@@ -78,7 +83,11 @@ func (m *Manager) changeNetwork(ctx context.Context, ref, container string, chan
 		return err
 	}
 	if err := m.putRecord(c, rec); err != nil {
-		return fmt.Errorf("network of container %s: %w", rec.Name, err)
+		err = fmt.Errorf("network of container %s: %w", rec.Name, err)
+		// Not kept is not done: it goes back to the networks of the record that stands.
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
+		defer cancel()
+		return errors.Join(err, m.conform(undo, c))
 	}
 	if s == nil {
 		return nil

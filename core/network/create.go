@@ -102,6 +102,7 @@ func (m *Manager) commission(ctx context.Context, driver Driver, n *row) error {
 		defer cancel()
 		if e := driver.DeleteNetwork(undo, n.forDriver()); e != nil {
 			err = errors.Join(err, fmt.Errorf("remove what was made of network %s: %w", n.Name, e))
+			m.again(n.Driver)
 		}
 		return err
 	}

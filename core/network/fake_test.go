@@ -33,8 +33,11 @@ func newFakeDriver() *fakeDriver {
 
 // call notes a call; it returns with the lock held.
 func (d *fakeDriver) call(method string) error {
-	if d.hook != nil {
-		d.hook(method)
+	d.mu.Lock()
+	hook := d.hook
+	d.mu.Unlock()
+	if hook != nil {
+		hook(method)
 	}
 	d.mu.Lock()
 	d.calls = append(d.calls, method)

@@ -179,6 +179,7 @@ func (m *Manager) settle(ctx context.Context, containerID string) error {
 				return err
 			}
 		default:
+			m.inter(ctx, containerID)
 			return nil
 		}
 	}
@@ -249,14 +250,8 @@ func (m *Manager) serve(sb *sandbox, rec record) error {
 
 // attach calls the driver of one endpoint. The caller holds op.
 func (m *Manager) attach(ctx context.Context, sb *sandbox, ep member) error {
-	m.mu.RLock()
-	e := m.entries[ep.NetworkID]
-	var n row
-	if e != nil {
-		n = e.row
-	}
-	m.mu.RUnlock()
-	if e == nil {
+	n := m.networkOf(ep)
+	if n == nil {
 		return fault.New(fault.NotFound, "network %s not found", ep.Network)
 	}
 	if builtin(n.Driver) {

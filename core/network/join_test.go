@@ -223,8 +223,9 @@ func TestDetachFails(t *testing.T) {
 	h := newHouse(t)
 	h.join(web(1, freePort(t)))
 	h.driver.set("Detach", errors.New("device busy"))
+	h.driver.set("Reconcile", errors.New("device busy"))
 	h.leave(id(1))
-	h.settled()
+	h.m.drain(t.Context())
 	if rows, _ := h.m.sandboxes.List(); len(rows) != 1 || !rows[0].Dead {
 		t.Fatalf("rows %+v", rows)
 	}
@@ -233,7 +234,7 @@ func TestDetachFails(t *testing.T) {
 	if sb.Settings.IPAddress != "198.18.0.3" {
 		t.Errorf("address %s", sb.Settings.IPAddress)
 	}
-	h.driver.set("Detach", nil)
+	h.driver.comesBack()
 	h.drivers.die(func() {})
 	if rows, _ := h.m.sandboxes.List(); len(rows) != 1 || rows[0].Dead {
 		t.Errorf("after the driver's restart: %+v", rows)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -72,7 +73,7 @@ func (m *Manager) finish(ctx context.Context, sb *sandbox, shared, calm bool) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := m.withdraw(ctx, sb); err != nil {
-		m.log.Error("container could not be taken off its networks; it is tried again when the driver or the daemon starts", "container", sb.ContainerID, "error", err)
+		m.log.Error("container could not be taken off its networks; it is tried again", "container", sb.ContainerID, "error", err)
 	}
 	m.departed(sb)
 }
@@ -137,9 +138,52 @@ func (m *Manager) withdraw(ctx context.Context, sb *sandbox) error {
 	}
 	sb.Dead = true
 	rec := sb.snapshot()
+	m.mu.Unlock()
+	// Before it is among the dead: a burial of these deletes the row.
+	errs = append(errs, m.sandboxes.Put(rec.ID, rec))
+	m.mu.Lock()
 	m.dead = append(m.dead, sb)
 	m.mu.Unlock()
-	return errors.Join(append(errs, m.sandboxes.Put(rec.ID, rec))...)
+	for _, driver := range m.driversOf(rec.Endpoints) {
+		m.again(driver)
+	}
+	return errors.Join(errs...)
+}
+
+// driverOf is the name of an endpoint's driver; "" if its network is no more.
+func (m *Manager) driverOf(ep member) string {
+	if n := m.networkOf(ep); n != nil {
+		return n.Driver
+	}
+	return ""
+}
+
+// driversOf are the drivers of the endpoints, without those that are the engine itself.
+func (m *Manager) driversOf(endpoints []member) (names []string) {
+	for _, ep := range endpoints {
+		if name := m.driverOf(ep); name != "" && !builtin(name) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// inter has the drivers take away what they still have of a container that comes back: its interfaces'
+// names, its addresses and its ports.
+func (m *Manager) inter(ctx context.Context, containerID string) {
+	var endpoints []member
+	m.mu.RLock()
+	for _, sb := range m.dead {
+		if sb.ContainerID == containerID {
+			endpoints = append(endpoints, sb.Endpoints...)
+		}
+	}
+	m.mu.RUnlock()
+	for _, driver := range m.driversOf(endpoints) {
+		if err := m.reconcileDriver(ctx, driver); err != nil {
+			m.log.Warn("what is left of a container on its networks cannot be removed yet", "container", containerID, "driver", driver, "error", err)
+		}
+	}
 }
 
 // forget gives addresses and ports back. The caller holds mu.
@@ -152,23 +196,34 @@ func (m *Manager) forget(sb *sandbox) {
 
 // detach calls the driver of one endpoint. The caller holds op.
 func (m *Manager) detach(ctx context.Context, sb *sandbox, ep member) error {
-	m.mu.RLock()
-	e := m.entries[ep.NetworkID]
-	var n row
-	if e != nil {
-		n = e.row
-	}
-	m.mu.RUnlock()
-	if e == nil || builtin(n.Driver) {
+	defer m.pass(m.driverOf(ep))()
+	return m.detachWithin(ctx, sb, ep)
+}
+
+// detachWithin is detach for a caller who has passed the driver's gate.
+func (m *Manager) detachWithin(ctx context.Context, sb *sandbox, ep member) error {
+	n := m.networkOf(ep)
+	if n == nil || builtin(n.Driver) {
 		return nil
 	}
-	driver, leave, err := m.enter(ctx, n.Driver)
-	if err != nil {
-		return err
+	driver, err := m.use(ctx, n.Driver)
+	if err == nil {
+		err = driver.Detach(ctx, n.forDriver(), ep.forDriver(sb.path()))
 	}
-	defer leave()
-	if err := driver.Detach(ctx, n.forDriver(), ep.forDriver(sb.path())); err != nil {
+	if err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	return nil
+}
+
+// networkOf is the network of an endpoint; nil if it is no more.
+func (m *Manager) networkOf(ep member) *row {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	e := m.entries[ep.NetworkID]
+	if e == nil {
+		return nil
+	}
+	n := e.row
+	return &n
 }

@@ -71,9 +71,12 @@ type Manager struct {
 	leaving map[string]*sandbox // those that a driver still detaches, by container's ID
 	dead    []*sandbox          // those that no driver could detach: the next Reconcile does
 	gates   map[string]*gate    // by driver
+	owed    map[string]int      // by driver: how often its Reconcile was asked for and is not done, see again
 	closed  bool
 
 	background sync.WaitGroup
+	ctx        context.Context // of what runs there and may be broken off; ends with Close
+	cancel     context.CancelFunc
 }
 
 // gate of a driver is held for reading around the calls of one endpoint, with the change of our
@@ -153,7 +156,9 @@ func NewManager(o Options) (*Manager, error) {
 		joined:    map[string]*sandbox{},
 		leaving:   map[string]*sandbox{},
 		gates:     map[string]*gate{},
+		owed:      map[string]int{},
 	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if err := m.load(); err != nil {
 		return nil, err
 	}
@@ -248,6 +253,7 @@ func (m *Manager) Close() error {
 	for _, l := range leaves {
 		_ = l.wait(context.Background()) // bounded by patience
 	}
+	m.cancel()
 	m.background.Wait()
 	for _, sb := range open {
 		sb.op.Lock()
@@ -271,9 +277,18 @@ func (m *Manager) gate(driver string) *gate {
 // enter passes the driver's gate for one endpoint or network, and returns the driver and the way
 // out. It notes that the driver may have made something, so that Reconcile asks it.
 func (m *Manager) enter(ctx context.Context, name string) (Driver, func(), error) {
-	d, err := m.o.Drivers.Network(ctx, name)
+	d, err := m.use(ctx, name)
 	if err != nil {
 		return nil, nil, err
+	}
+	return d, m.pass(name), nil
+}
+
+// use returns the driver, and notes that it may have made something.
+func (m *Manager) use(ctx context.Context, name string) (Driver, error) {
+	d, err := m.o.Drivers.Network(ctx, name)
+	if err != nil {
+		return nil, err
 	}
 	m.mu.Lock()
 	g := m.gate(name)
@@ -281,14 +296,22 @@ func (m *Manager) enter(ctx context.Context, name string) (Driver, func(), error
 	m.mu.Unlock()
 	if !used {
 		if err := m.drivers.Put(name, time.Now()); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		m.mu.Lock()
 		g.used = true
 		m.mu.Unlock()
 	}
+	return d, nil
+}
+
+// pass passes the driver's gate for one endpoint or network, and returns the way out.
+func (m *Manager) pass(name string) func() {
+	m.mu.Lock()
+	g := m.gate(name)
+	m.mu.Unlock()
 	g.RLock()
-	return d, g.RUnlock, nil
+	return g.RUnlock
 }
 
 // newID returns 64 random hexadecimal digits.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
 )
 
 // Reconcile is called once after the start of the daemon with the containers that live and the
@@ -17,7 +18,13 @@ func (m *Manager) Reconcile(ctx context.Context, running map[string]int) error {
 	alive := m.adopt(running)
 	var steps []func() error
 	for _, name := range m.driversInUse() {
-		steps = append(steps, func() error { return m.reconcileDriver(ctx, name) })
+		steps = append(steps, func() error {
+			err := m.reconcileDriver(ctx, name)
+			if err != nil {
+				m.again(name)
+			}
+			return err
+		})
 	}
 	// The name servers need no driver.
 	steps = append(steps, func() error { return m.serveAll(alive) },
@@ -93,6 +100,58 @@ func (m *Manager) restarted(driver string) {
 	defer cancel()
 	if err := m.reconcileDriver(ctx, driver); err != nil {
 		m.log.Error("network driver started again and could not be reconciled", "driver", driver, "error", err)
+		m.again(driver)
+	}
+}
+
+// Waits before a driver that failed is told again all that should exist: it is back in a moment when its
+// process has died, and what it refuses it may refuse for long.
+const (
+	firstAgain   = 100 * time.Millisecond
+	longestAgain = 5 * time.Minute
+)
+
+// again has a driver told all that should exist, in the background and until it has done so: something that
+// it was to take away is left, or something that it was to leave may be gone.
+func (m *Manager) again(driver string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if driver == "" || m.closed { // without its network nobody has it; and what is left the next daemon does
+		return
+	}
+	m.owed[driver]++
+	if m.owed[driver] == 1 {
+		m.background.Go(func() { m.pay(driver) })
+	}
+}
+
+// pay does what again has promised.
+func (m *Manager) pay(driver string) {
+	for wait := firstAgain; ; wait = min(2*wait, longestAgain) {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		m.mu.RLock()
+		asked := m.owed[driver]
+		m.mu.RUnlock()
+		ctx, cancel := context.WithTimeout(m.ctx, patience)
+		err := m.reconcileDriver(ctx, driver)
+		cancel()
+		m.mu.Lock()
+		done := err == nil && m.owed[driver] == asked // what was asked for meanwhile it may have missed
+		if done {
+			delete(m.owed, driver)
+		}
+		m.mu.Unlock()
+		if done {
+			m.log.Info("network driver was told again what should be", "driver", driver)
+			return
+		}
+		if err != nil {
+			m.log.Debug("network driver cannot be told what should be", "driver", driver, "error", err, "next", min(2*wait, longestAgain))
+		}
 	}
 }
 

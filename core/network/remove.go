@@ -19,41 +19,50 @@ func (m *Manager) Remove(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	removed, made := false, true
-	defer func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if removed {
-			delete(m.entries, e.ID)
-		} else {
-			e.removing, e.made = false, made && e.made
-		}
-	}()
-	if e.ConfigOnly {
-		if err := m.networks.Delete(e.ID); err != nil {
-			return fmt.Errorf("error while removing network: %w", err)
-		}
-		removed = true
-		m.o.Events("destroy", e.ID, map[string]string{"name": e.Name, "type": e.Driver})
-		return nil
-	}
-	driver, leave, err := m.enter(ctx, e.Driver)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	// The driver first: were the row gone and this failed, nobody could ask again. A crash between
-	// the two leaves the row, and Reconcile makes the network again: it was not said to be removed.
-	if err := driver.DeleteNetwork(ctx, e.forDriver()); err != nil {
+	if err := m.destroy(ctx, e); err != nil {
 		return fmt.Errorf("error while removing network: %w", err)
 	}
-	made = false // and when the row stays, whoever joins makes it again
-	if err := m.networks.Delete(e.ID); err != nil {
-		return fmt.Errorf("error while removing network: %w", err)
-	}
-	removed = true
 	m.o.Events("destroy", e.ID, map[string]string{"name": e.Name, "type": e.Driver})
 	return nil
+}
+
+// destroy ends a network that was condemned, or pardons it with its error.
+func (m *Manager) destroy(ctx context.Context, e *entry) (err error) {
+	if e.ConfigOnly {
+		err = m.networks.Delete(e.ID)
+		m.destroyed(e, err == nil)
+		return err
+	}
+	driver, err := m.use(ctx, e.Driver)
+	if err != nil {
+		m.destroyed(e, false)
+		return err
+	}
+	leave := m.pass(e.Driver)
+	// The driver first: were the row gone and this failed, nobody could ask again. A crash between
+	// the two leaves the row, and Reconcile makes the network again: it was not said to be removed.
+	if err = driver.DeleteNetwork(ctx, e.forDriver()); err == nil {
+		err = m.networks.Delete(e.ID)
+	}
+	// Before a Reconcile: one that leaves the network out has the driver remove what now stays.
+	m.destroyed(e, err == nil)
+	leave()
+	if err != nil {
+		m.again(e.Driver)
+	}
+	return err
+}
+
+// destroyed ends what condemn began. How much a driver has removed that failed nobody knows: whoever joins a
+// network that stays has it made again.
+func (m *Manager) destroyed(e *entry, gone bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if gone {
+		delete(m.entries, e.ID)
+	} else {
+		e.removing, e.made = false, false
+	}
 }
 
 // condemn marks the network so that nobody joins it any more.

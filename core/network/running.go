@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -26,6 +25,7 @@ func (m *Manager) ConnectRunning(ctx context.Context, ref, containerID string, p
 	if err := m.connectable(sb, ref); err != nil {
 		return nil, err
 	}
+	m.inter(ctx, containerID)
 	if err := m.admitRetrying(ctx, sb, []wish{w}); err != nil {
 		return nil, err
 	}
@@ -39,7 +39,9 @@ func (m *Manager) ConnectRunning(ctx context.Context, ref, containerID string, p
 		if err != nil {
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 			defer cancel()
-			err = errors.Join(err, m.takeOff(undo, sb, rec.Endpoints[added].ID))
+			if e := m.takeOff(undo, sb, rec.Endpoints[added].ID, true); e != nil {
+				m.log.Error("take back a connection that failed; it is tried again", "container", containerID, "error", e)
+			}
 		}
 	}()
 	if err := m.sandboxes.Put(rec.ID, rec); err != nil {
@@ -56,8 +58,12 @@ func (m *Manager) ConnectRunning(ctx context.Context, ref, containerID string, p
 	if err := m.attachAll(ctx, sb, rec, changed); err != nil {
 		return nil, err
 	}
+	told, err := m.contents(rec)
+	if err != nil {
+		return nil, err
+	}
 	m.tell("connect", containerID, rec.Endpoints[added])
-	return m.contents(rec)
+	return told, nil
 }
 
 // DisconnectRunning takes a running container off a network; the Sandbox is as ConnectRunning's.
@@ -87,7 +93,7 @@ func (m *Manager) DisconnectRunning(ctx context.Context, ref, containerID string
 	case found == nil:
 		return nil, fault.New(fault.Forbidden, "container %s is not connected to network %s", containerID, e.Name)
 	}
-	if err := m.takeOff(ctx, sb, found.ID); err != nil {
+	if err := m.takeOff(ctx, sb, found.ID, false); err != nil {
 		return nil, err
 	}
 	m.tell("disconnect", containerID, *found)
@@ -147,32 +153,84 @@ func (m *Manager) connectable(sb *sandbox, ref string) error {
 	return nil
 }
 
-// takeOff takes one endpoint away, and gives its gateways and ports to another. When the driver
-// refuses, the endpoint stays. The caller holds op.
-func (m *Manager) takeOff(ctx context.Context, sb *sandbox, endpointID string) error {
-	is := func(ep member) bool { return ep.ID == endpointID }
-	m.mu.Lock()
-	i := slices.IndexFunc(sb.Endpoints, is)
+// takeOff takes one endpoint away, and gives its gateways and ports to another. When the driver refuses, the
+// endpoint stays; with insist it goes all the same, to the dead, and the error says only that the driver still
+// has to remove it. The caller holds op.
+func (m *Manager) takeOff(ctx context.Context, sb *sandbox, endpointID string, insist bool) error {
+	m.mu.RLock()
+	i := slices.IndexFunc(sb.Endpoints, func(ep member) bool { return ep.ID == endpointID })
 	if i < 0 {
-		m.mu.Unlock()
+		m.mu.RUnlock()
 		return nil
 	}
 	ep := sb.Endpoints[i]
-	// Out of the record before the driver detaches: a Reconcile between the two must not make it again.
+	m.mu.RUnlock()
+	driver := m.driverOf(ep)
+	leave := m.pass(driver)
+	// Out of the record before the driver detaches, and what becomes of it said before the gate is open for a
+	// Reconcile: that must neither make again what goes nor remove what stays.
+	m.mu.Lock()
 	sb.Endpoints = slices.Delete(slices.Clone(sb.Endpoints), i, i+1)
 	m.mu.Unlock()
-	if err := m.detach(ctx, sb, ep); err != nil {
-		m.mu.Lock()
-		sb.Endpoints = append(sb.Endpoints, ep)
+	err := m.detachWithin(ctx, sb, ep)
+	m.mu.Lock()
+	rows := []*sandbox{sb}
+	switch {
+	case err == nil:
+		m.release(ep)
+	case insist:
+		rows = append(rows, m.dig(sb, ep))
+	default:
+		sb.Endpoints = slices.Insert(sb.Endpoints, i, ep)
 		m.mu.Unlock()
+		leave()
+		m.again(driver)
 		return err
 	}
-	m.mu.Lock()
-	m.release(ep)
 	changed := m.assign(sb)
 	rec := sb.snapshot()
 	m.mu.Unlock()
-	return errors.Join(m.sandboxes.Put(rec.ID, rec), m.attachAll(ctx, sb, rec, changed))
+	// The container's row first, so that at no moment two have the endpoint's addresses.
+	for _, row := range rows {
+		m.note(row)
+	}
+	leave()
+	if err != nil {
+		m.again(driver)
+	}
+	m.move(ctx, sb, rec, changed)
+	return err
+}
+
+// dig puts one endpoint of a container that lives among the dead. The caller holds mu.
+func (m *Manager) dig(sb *sandbox, ep member) *sandbox {
+	grave := &sandbox{record: record{
+		ID: newID(), ContainerID: sb.ContainerID, SandboxID: sb.SandboxID, Name: sb.Name, Dead: true, Endpoints: []member{ep},
+	}}
+	m.dead = append(m.dead, grave)
+	return grave
+}
+
+// note writes the row of what is done already.
+func (m *Manager) note(sb *sandbox) {
+	m.mu.RLock()
+	rec := sb.snapshot()
+	m.mu.RUnlock()
+	if err := m.sandboxes.Put(rec.ID, rec); err != nil {
+		m.log.Error("write which networks a container is on", "container", rec.ContainerID, "error", err)
+	}
+}
+
+// move has the drivers give the gateways and ports of an endpoint that left to others. That it left holds,
+// whatever fails here. The caller holds op.
+func (m *Manager) move(ctx context.Context, sb *sandbox, rec record, changed []int) {
+	for _, i := range changed {
+		ep := rec.Endpoints[i]
+		if err := m.attach(ctx, sb, ep); err != nil {
+			m.log.Error("default route and ports of a container could not be moved; it is tried again", "container", rec.ContainerID, "network", ep.Network, "error", err)
+			m.again(m.driverOf(ep))
+		}
+	}
 }
 
 // attachAll calls the drivers of the endpoints one after the other: one must have given up a

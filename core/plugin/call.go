@@ -44,6 +44,7 @@ func (p *Plugin) Call(ctx context.Context, what string, timeout time.Duration, f
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		fallthrough // the connection is closed when the process has ended
 	case codes.Unavailable:
 		if proc.ended() {
 			return fault.New(fault.Unavailable, "%s failed in %s: %w", p, what, proc.exitError())
@@ -58,10 +59,11 @@ func limit(ctx context.Context) time.Time {
 }
 
 // ended reports whether the process is dead; it waits a moment, because a connection breaks before
-// the process has been waited for.
+// the process has been waited for. Whoever is told so finds another process with the next call, as one that
+// undoes what it began.
 func (proc *process) ended() bool {
 	select {
-	case <-proc.done:
+	case <-proc.noticed:
 		return true
 	case <-time.After(250 * time.Millisecond):
 		return false

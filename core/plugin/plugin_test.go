@@ -342,6 +342,20 @@ func TestCrashIsOneErrorAndARestart(t *testing.T) {
 	}
 }
 
+// Whoever was told that the process ended can undo at once what it had begun.
+func TestCallAfterACrash(t *testing.T) {
+	h, _ := newTestHost(t, "good")
+	p := plugin(t, h, "good")
+	for range 4 {
+		if err := create(t.Context(), p, "crash", 0, nil); fault.ClassOf(err) != fault.Unavailable {
+			t.Fatalf("%v: %v", fault.ClassOf(err), err)
+		}
+		if err := create(t.Context(), p, "x", 0, nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestLongPauseIsAnErrorAtOnce(t *testing.T) {
 	h, _ := newTestHost(t, "good")
 	p := plugin(t, h, "good")

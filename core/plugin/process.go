@@ -26,6 +26,7 @@ type process struct {
 	cmd         *exec.Cmd
 	conn        *grpc.ClientConn
 	done        <-chan struct{} // closed when the process has ended and was waited for
+	noticed     chan struct{}   // closed when the Plugin, too, knows that it ended: the next call is not for it
 	dir         string
 	pid         int
 	started     time.Time
@@ -40,7 +41,7 @@ func launch(p *Plugin) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("directory for the socket: %w", err)
 	}
-	proc := &process{dir: dir, cmd: command(p, dir), started: time.Now()}
+	proc := &process{dir: dir, cmd: command(p, dir), started: time.Now(), noticed: make(chan struct{})}
 	log := p.host.o.Logger.With("plugin", p.String())
 	stderr := &lastWords{}
 	proc.client = goplugin.NewClient(&goplugin.ClientConfig{

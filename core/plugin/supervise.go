@@ -105,6 +105,11 @@ func (p *Plugin) running(ctx context.Context) (*process, error) {
 		case p.closed:
 			p.mu.Unlock()
 			return nil, fault.New(fault.Unavailable, "%s: the engine is ending", p)
+		case p.proc != nil && p.proc.dead():
+			noticed := p.proc.noticed
+			p.mu.Unlock()
+			<-noticed // by watch, at once
+			continue
 		case p.proc != nil:
 			defer p.mu.Unlock()
 			return p.proc, nil
@@ -180,7 +185,8 @@ func (p *Plugin) start(done chan struct{}) {
 // made is to be reconciled.
 func (p *Plugin) watch(proc *process) {
 	<-proc.done
-	proc.end()
+	defer proc.end()
+	defer close(proc.noticed)
 	p.mu.Lock()
 	if p.proc == proc {
 		p.proc = nil
@@ -214,6 +220,16 @@ func (p *Plugin) startLater() {
 		p.starting = make(chan struct{})
 		go p.start(p.starting)
 	})
+}
+
+// dead reports whether the process has ended, which watch may not have noticed yet.
+func (proc *process) dead() bool {
+	select {
+	case <-proc.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *Plugin) close() {

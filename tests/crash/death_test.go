@@ -53,12 +53,24 @@ func (b *bench) killDriver() int {
 	return pids[0]
 }
 
+// delays are how many milliseconds after the command the driver is killed: at its begin and in the middle of
+// what the driver is asked for; with SAMPAN_CRASH_ALL at every millisecond until it is over.
+func delays() []int {
+	if os.Getenv("SAMPAN_CRASH_ALL") == "" {
+		return []int{0, 4}
+	}
+	var all []int
+	for n := range 31 {
+		all = append(all, n)
+	}
+	return all
+}
+
 // A driver's process that dies is started anew, told everything, and loses nothing; what was asked of
 // the dead one fails or comes to pass, and leaves nothing either way.
 func TestDriverDies(t *testing.T) {
 	b := &bench{Daemon: scenario.Alone(t, ""), t: t, dir: t.TempDir()}
 	b.prepare()
-	const delay = 4 // ms, in the middle of what the driver is asked for
 	again := cmds(sampan("?network", "create", "net"), sh("it", "--network", "net", "-p", "127.0.0.1::80"), sampan("exec", "it", "ip", "address", "show", "eth0"))
 	after := cmds(removeIt, sampan("network", "rm", "net"))
 	for _, o := range []operation{
@@ -66,19 +78,24 @@ func TestDriverDies(t *testing.T) {
 		{name: "create", do: sampan("network", "create", "net")},
 		{name: "start", before: cmds(sampan("create", "--name", "it", "-p", "127.0.0.1::80", "busybox", "sleep", "1000")), do: sampan("start", "it")},
 		{name: "connect", before: cmds(sampan("network", "create", "net"), sh("it")), do: sampan("network", "connect", "net", "it")},
+		{name: "connect_gateway", before: cmds(sampan("network", "create", "--internal", "net"), sh("it", "--network", "net", "-p", "127.0.0.1::80")), do: sampan("network", "connect", "bridge", "it")},
+		{name: "disconnect", before: cmds(sampan("network", "create", "net"), sh("it", "--network", "net")), do: sampan("network", "disconnect", "net", "it")},
+		{name: "disconnect_gateway", before: cmds(sampan("network", "create", "net"), sh("it", "-p", "127.0.0.1::80"), sampan("network", "connect", "net", "it")), do: sampan("network", "disconnect", "bridge", "it")},
+		{name: "delete", before: cmds(sampan("network", "create", "net")), do: sampan("network", "rm", "net")},
 		{name: "stop", before: cmds(sh("it", "-p", "127.0.0.1::80")), do: sampan("stop", "-t", "0", "it")},
 		{name: "remove", before: cmds(sh("it", "-p", "127.0.0.1::80")), do: sampan("rm", "-f", "it")},
 	} {
 		t.Run(o.name, func(t *testing.T) {
 			b.t = t
-			for n := range 2 {
+			defer b.tidy(operation{after: after})
+			for _, delay := range delays() {
 				b.check(b.Kill()) // a daemon waits the longer, the more often a driver has died
 				b.check(b.Start())
-				at := fmt.Sprintf("the driver dies after %d ms", delay*n)
+				at := fmt.Sprintf("the driver dies after %d ms", delay)
 				b.all(at+": before", o.before)
 				done := make(chan error, 1)
 				go func() { _, err := b.sampan(nil, o.do...); done <- err }()
-				time.Sleep(time.Duration(delay*n) * time.Millisecond)
+				time.Sleep(time.Duration(delay) * time.Millisecond)
 				dead := b.killDriver()
 				if err := <-done; err != nil && suspicious(err.Error()) != "" {
 					t.Errorf("%s: %v", at, err)
