@@ -375,7 +375,7 @@ func TestEventsWhileItRuns(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := newScene(t)
 			h.configure(c.script, func(s *specs.Spec) {
-				limit := int64(8 << 20)
+				limit := int64(16 << 20) // more than an init with the race detector takes
 				s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
 			})
 			h.must("run", "-d", "c")

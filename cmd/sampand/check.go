@@ -11,8 +11,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker/go-units"
+
+	"github.com/sampan-project/sampan/core/api"
 	"github.com/sampan-project/sampan/core/container"
 	"github.com/sampan-project/sampan/core/container/spec"
+	"github.com/sampan-project/sampan/core/container/userns"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/registry"
 	"github.com/sampan-project/sampan/core/trust"
@@ -219,17 +223,43 @@ func checkStorageOption(given string) error {
 		}
 		return nil
 	case size:
-		return fault.New(fault.NotImplemented, "--storage-opt %s is not supported: the engine sets no project quota", given)
+		_, err := storageSize(value)
+		return err
 	}
-	return &fault.Field{Field: "--storage-opt", Given: given, Expected: override + "=true|false", Nearest: fault.Nearest(key, []string{override, size})}
+	return &fault.Field{Field: "--storage-opt", Given: given, Expected: override + "=true|false or " + size + "=SIZE", Nearest: fault.Nearest(key, []string{override, size})}
+}
+
+func storageSize(given string) (uint64, error) {
+	n, err := units.RAMInBytes(given)
+	if err != nil || n < 0 {
+		return 0, &fault.Field{Field: "--storage-opt overlay2.size", Given: given, Expected: "a size such as 10G"}
+	}
+	return uint64(n), nil
+}
+
+// storageSize is overlay2.size, of which the last one holds; 0 is no limit.
+func (o *options) storageSize() uint64 {
+	for _, given := range slices.Backward(o.StorageOptions) {
+		if key, value, _ := strings.Cut(given, "="); strings.ToLower(key) == "overlay2.size" {
+			size, _ := storageSize(value) // checkStorageOption has seen it
+			return size
+		}
+	}
+	return 0
 }
 
 // checkReloadable checks what SIGHUP may change.
 func (o *options) checkReloadable() error {
+	said := map[string]string{}
 	for _, l := range o.Labels {
-		if key, _, ok := strings.Cut(l, "="); !ok || key == "" {
+		key, value, ok := strings.Cut(l, "=")
+		if !ok || key == "" {
 			return &fault.Field{Field: "--label", Given: l, Expected: "key=value"}
 		}
+		if before, twice := said[key]; twice && before != value { // as dockerd
+			return fault.New(fault.Invalid, "--label: conflict labels for %s and %s=%s", l, key, before)
+		}
+		said[key] = value
 	}
 	if o.ShutdownTimeout < -1 {
 		return &fault.Field{Field: "--shutdown-timeout", Given: fmt.Sprint(o.ShutdownTimeout), Expected: "seconds, or -1 for no limit"}
@@ -246,6 +276,30 @@ func (o *options) checkReloadable() error {
 		return err
 	}
 	_, err := o.trusted()
+	return err
+}
+
+// checkHost is for --validate: what the start would refuse because of what this host has, or has not. The start does
+// not ask it, but finds out where it needs the thing.
+func (o *options) checkHost() error {
+	certificates, err := o.certificates()
+	if err != nil {
+		return err
+	}
+	how := o.listenOptions(certificates)
+	for _, host := range o.Hosts {
+		if err := api.Check(host, how); err != nil {
+			return err
+		}
+	}
+	if o.Runtime != "" {
+		if _, err := runtimeProgram(o.Runtime); err != nil {
+			return err
+		}
+	}
+	if o.UsernsRemap != "" {
+		_, err = userns.Parse(o.UsernsRemap, o.SubIDs)
+	}
 	return err
 }
 

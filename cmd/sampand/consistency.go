@@ -57,7 +57,7 @@ func (e *engine) checks(verify bool) []check.Room {
 	return []check.Room{
 		e.db.Check, e.runDB.Check,
 		func(ctx context.Context) ([]check.Finding, error) {
-			return e.layers.Check(ctx, append(e.containers.IDs(), e.solver.Snapshots()...))
+			return e.layers.Check(ctx, append(e.containers.Snapshots(), e.solver.Snapshots()...))
 		},
 		func(ctx context.Context) ([]check.Finding, error) { return e.images.Check(ctx, verify) },
 		e.volumes.Check,

@@ -6,13 +6,15 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/lazy"
 )
 
 // openLazy makes the client of the process that shows layers before they are there. The process is started
-// when a layer is to be shown. With userns-remap none is: its files could not be shown with mapped ids.
+// when a layer is to be shown. With userns-remap none is: its files could not be shown with mapped ids. Who starts a
+// container on one that an earlier daemon had shown waits until it is unpacked.
 func (e *engine) openLazy() *lazy.Client {
 	e.lazy = lazy.New(lazy.Options{
 		Dir: filepath.Join(e.o.ExecRoot, "lazy"), Cache: filepath.Join(e.o.DataRoot, "lazy"), Indexes: filepath.Join(e.o.DataRoot, "lazy-index"),
@@ -23,6 +25,9 @@ func (e *engine) openLazy() *lazy.Client {
 		},
 		Lost: e.lostLazy,
 	})
+	if e.remap != nil {
+		e.layers.OnUse(func(ctx context.Context, chain digest.Digest) error { return e.images.Whole(ctx, chain) })
+	}
 	return e.lazy
 }
 

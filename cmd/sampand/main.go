@@ -14,7 +14,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,7 +31,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/api"
-	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/cgroup/systemd"
 	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
@@ -70,6 +68,9 @@ func run(args []string) error {
 		return err
 	}
 	if o.validate {
+		if err := o.checkHost(); err != nil {
+			return err
+		}
 		for _, w := range o.warnings {
 			fmt.Fprintln(os.Stderr, "sampand: warning: "+w)
 		}
@@ -201,9 +202,6 @@ func (e *engine) shutdown(server *api.Server) error {
 	serving.Wait()
 	if e.containers.Running() == 0 {
 		err = errors.Join(err, e.networks.Down(context.WithoutCancel(ctx)))
-		if !e.o.systemdCgroup() { // else it is systemd's
-			err = errors.Join(err, cgroup.RemoveEmpty(e.o.CgroupParent))
-		}
 	}
 	if errors.Is(serverErr, context.DeadlineExceeded) {
 		e.log.Warn("requests were broken off at the end of the daemon")
@@ -260,6 +258,14 @@ func (o *options) certificates() (*api.Certificates, error) {
 	return api.LoadCertificates(o.TLSCACert, o.TLSCert, o.TLSKey, o.TLSVerify)
 }
 
+func (o *options) listenOptions(certificates *api.Certificates) api.ListenOptions {
+	how := api.ListenOptions{Group: o.Group, AllowPlainTCP: o.AllowPlainTCP}
+	if certificates != nil {
+		how.TLS = certificates.Config()
+	}
+	return how
+}
+
 // listen opens every socket or none.
 func (o *options) listen(certificates *api.Certificates) (all []net.Listener, err error) {
 	defer func() {
@@ -269,12 +275,9 @@ func (o *options) listen(certificates *api.Certificates) (all []net.Listener, er
 			}
 		}
 	}()
-	var secure *tls.Config
-	if certificates != nil {
-		secure = certificates.Config()
-	}
+	how := o.listenOptions(certificates)
 	for _, host := range o.Hosts {
-		list, err := api.Listen(host, api.ListenOptions{Group: o.Group, TLS: secure, AllowPlainTCP: o.AllowPlainTCP})
+		list, err := api.Listen(host, how)
 		if err != nil {
 			return all, err
 		}

@@ -180,6 +180,7 @@ func TestRefused(t *testing.T) {
 		{"", "--log-opt=tag={{.Nam}}", "log opt tag"},
 		{"", "--log-opt=compress=true", "compress cannot be true when max-file is less than 2"},
 		{"", "--bridg=x", "unknown flag: --bridg"},
+		{"", "--label=a=b --label=a=c", "conflict labels for a=c and a=b"},
 	} {
 		if _, err := told(t, c.json, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s %s: got %v, want %q", c.json, c.args, err, c.want)
@@ -187,6 +188,41 @@ func TestRefused(t *testing.T) {
 	}
 	if err := run([]string{"--validate", "up"}); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), `unexpected argument "up"`) {
 		t.Errorf("an argument: %v", err)
+	}
+}
+
+// What the start would refuse is found before it.
+func TestValidate(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	for args, want := range map[string]string{
+		"-H nosuch://":            `--host "nosuch://": expected unix:///path`,
+		"-H tcp://0.0.0.0:2375":   "whoever connects would be root on this host",
+		"-H tcp://127.0.0.1:2375": "every local user who connects would be root",
+		"--tlsverify":             "--tlscacert is missing",
+		"--group nosuch":          `--group "nosuch": expected the name or number of a group`,
+		"--userns-remap nosuch":   "nosuch",
+		"--runtime-path " + none:  "--runtime-path: ",
+	} {
+		o, err := told(t, "", strings.Fields(args)...)
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+			continue
+		}
+		if err := o.checkHost(); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want %q", args, err, want)
+		}
+		if err := run(append(strings.Fields(args), "--validate", "--config-file", o.ConfigFile)); err == nil {
+			t.Errorf("%s: OK", args)
+		}
+	}
+	for _, args := range []string{"", "-H tcp://127.0.0.1:0 --allow-plain-tcp", "--group 0", "-H fd://", "--label a=b --label a=b"} {
+		o, err := told(t, "", strings.Fields(args)...)
+		if err == nil {
+			err = o.checkHost()
+		}
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
 	}
 }
 

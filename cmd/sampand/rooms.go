@@ -15,6 +15,7 @@ import (
 	"github.com/sampan-project/sampan/core/api/docker"
 	"github.com/sampan-project/sampan/core/api/sampan"
 	"github.com/sampan-project/sampan/core/build"
+	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/container"
 	"github.com/sampan-project/sampan/core/container/apparmor"
 	"github.com/sampan-project/sampan/core/container/userns"
@@ -82,11 +83,12 @@ func open(ctx context.Context, o *options, log *slog.Logger) (_ *engine, err err
 	for _, make := range []func(context.Context) error{
 		e.openState, e.openRemap, e.openImages, e.openVolumes, e.openNetworks, e.openMonitor, e.openContainers, e.reconcile, e.openMetrics,
 	} {
-		if err := make(ctx); err != nil {
-			return nil, err
-		}
+		err := make(ctx)
 		if ctx.Err() != nil {
 			return nil, fault.New(fault.Canceled, "told to end while starting")
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return e, nil
@@ -130,6 +132,9 @@ func (e *engine) openImages(context.Context) error {
 	if err := tryOverlay(e.o.DataRoot); err != nil {
 		return err
 	}
+	for _, w := range append(otherImages(e.o.DataRoot), unlabelled(selinuxEnforce, e.o.DataRoot)...) {
+		e.log.Warn(w)
+	}
 	blobs, err := content.Open(filepath.Join(e.o.DataRoot, "images"))
 	if err != nil {
 		return err
@@ -138,6 +143,9 @@ func (e *engine) openImages(context.Context) error {
 		return err
 	}
 	e.later(e.layers.Close)
+	if err := e.layers.CanLimit(); err != nil && e.o.storageSize() > 0 {
+		return fault.New(fault.NotImplemented, "--storage-opt overlay2.size: %w", err)
+	}
 	registries := e.o.registries()
 	registries.Logger = e.log
 	e.registry = registry.New(registries)
@@ -235,7 +243,12 @@ func (e *engine) openMonitor(ctx context.Context) error {
 	e.later(func() error {
 		if e.containers == nil || e.containers.Running() == 0 {
 			// With containers it is their parent and stays, for the next daemon to find.
-			if err := e.monitor.Shutdown(context.Background()); err != nil && !fault.Is(err, fault.Conflict) {
+			err := e.monitor.Shutdown(context.Background())
+			if err == nil && !e.o.systemdCgroup() { // else it is systemd's
+				// Not before: until then the monitor may be removing the cgroup of a container that is gone.
+				err = cgroup.RemoveEmpty(e.o.CgroupParent)
+			}
+			if err != nil && !fault.Is(err, fault.Conflict) {
 				e.log.Warn("end the monitor", "error", err)
 			}
 		}
@@ -281,11 +294,12 @@ func (e *engine) openContainers(context.Context) (err error) {
 		DefaultUlimits: e.o.Ulimits, DefaultShmSize: e.o.ShmSize, LiveRestore: e.o.LiveRestore,
 		Runtimes: e.o.Runtimes.programs(), DefaultRuntime: e.o.defaultRuntime(),
 		DefaultInit: e.o.DefaultInit, DefaultIpcMode: e.o.IpcMode, DefaultCgroupnsMode: e.o.CgroupnsMode,
-		SecurityOptions: security, Operations: e.recorder(), InitPath: initProgram(e.o.Init), Remap: e.remap, AppArmor: e.profile,
+		SecurityOptions: security, Operations: e.recorder(), InitPath: initProgram(e.o.Init), Remap: e.remap, StorageSize: e.o.storageSize(), AppArmor: e.profile,
 	})
 	if err != nil {
 		return err
 	}
+	e.later(e.containers.Close) // before the monitor is left, of which it would complain
 	e.solver = build.New(build.Options{
 		Images: e.images, Layers: e.layers, Executor: e.containers, DB: e.db, Root: filepath.Join(e.o.DataRoot, "build"), Logger: e.log,
 		Events: func(action, id string, attributes map[string]string) {
@@ -298,10 +312,10 @@ func (e *engine) openContainers(context.Context) (err error) {
 // reconcile sets right what a crash has left. What cannot be is told and does not keep the others from
 // their engine.
 func (e *engine) reconcile(ctx context.Context) error {
-	if err := e.db.Recover(ctx, e.containers.Undo()); err != nil {
+	if err := e.db.Recover(ctx, e.containers.Undo()); err != nil && ctx.Err() == nil {
 		e.log.Error("take back what was cut off", "error", err)
 	}
-	if err := e.images.Reconcile(ctx, e.containers.IDs()); err != nil {
+	if err := e.images.Reconcile(ctx, e.containers.Snapshots()); err != nil && ctx.Err() == nil {
 		e.log.Error("reconcile images", "error", err)
 	}
 	e.reshow(ctx)

@@ -87,7 +87,10 @@ func (s system) security() []string {
 	if s.remap != nil {
 		list = append(list, "name=userns")
 	}
-	return append(list, "name=cgroupns")
+	if spec.DefaultCgroupns(s.o.CgroupnsMode, false, spec.CgroupV2()) == "private" {
+		list = append(list, "name=cgroupns")
+	}
+	return list
 }
 
 func (s system) registries() *wire.RegistryConfig {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -79,11 +80,20 @@ func (s *Server) answerError(w *recorder, r *http.Request, err error) {
 		w.broken = true
 	case status == http.StatusNotModified: // has no body
 		w.WriteHeader(status)
+	case errors.As(err, &tooOld{}):
+		w.Header().Del("Content-Length")
+		http.Error(w, route.Words(err), status)
 	default:
 		w.Header().Del("Content-Length")
 		_ = route.WriteJSON(w, status, wire.Error{Message: route.Words(err)})
 	}
 }
+
+// tooOld is what a client is told that may be from before errors were JSON: it prints what comes, and so gets plain
+// text, as from dockerd.
+type tooOld struct{ error }
+
+func (e tooOld) Unwrap() error { return e.error }
 
 // refuseBrowsers protects a daemon that listens on TCP. A page in a browser can send requests there: to
 // one on loopback, also under a name of its own choosing (DNS rebinding), and to one with TLS in the name of

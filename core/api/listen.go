@@ -39,11 +39,7 @@ const hosts = "unix:///path, tcp://host:port or fd://"
 
 // Listen opens the sockets that host names: one, or those that systemd hands over (fd://).
 func Listen(host string, o ListenOptions) ([]net.Listener, error) {
-	kind, address, ok := strings.Cut(host, "://")
-	if !ok {
-		return nil, &fault.Field{Field: "--host", Given: host, Expected: hosts}
-	}
-	switch kind {
+	switch kind, address, _ := strings.Cut(host, "://"); kind {
 	case "unix":
 		l, err := listenUnix(address, o)
 		return one(l, err)
@@ -53,7 +49,30 @@ func Listen(host string, o ListenOptions) ([]net.Listener, error) {
 	case "fd":
 		return listenActivated(host, address, o)
 	}
-	return nil, &fault.Field{Field: "--host", Given: host, Expected: hosts, Nearest: fault.Nearest(kind, []string{"unix", "tcp", "fd"})}
+	return nil, unknownHost(host)
+}
+
+// Check reports what Listen would refuse of what it is told, and opens nothing. What systemd hands over is known to the
+// service alone.
+func Check(host string, o ListenOptions) (err error) {
+	switch kind, address, _ := strings.Cut(host, "://"); kind {
+	case "unix":
+		_, err = unixGroup(address, o)
+	case "tcp":
+		_, err = tcpAddress(host, address, o)
+	case "fd":
+	default:
+		return unknownHost(host)
+	}
+	return err
+}
+
+func unknownHost(host string) error {
+	kind, _, ok := strings.Cut(host, "://")
+	if !ok {
+		return &fault.Field{Field: "--host", Given: host, Expected: hosts}
+	}
+	return &fault.Field{Field: "--host", Given: host, Expected: hosts, Nearest: fault.Nearest(kind, []string{"unix", "tcp", "fd"})}
 }
 
 func one(l net.Listener, err error) ([]net.Listener, error) {
@@ -66,10 +85,7 @@ func one(l net.Listener, err error) ([]net.Listener, error) {
 // listenUnix makes a socket that only its owner and group may use. Connecting needs the write
 // permission (unix(7)), so the socket is born without any for others, and gets the group's last.
 func listenUnix(path string, o ListenOptions) (net.Listener, error) {
-	if !filepath.IsAbs(path) {
-		return nil, &fault.Field{Field: "--host", Given: "unix://" + path, Expected: "an absolute path"}
-	}
-	gid, err := groupID(o.Group)
+	gid, err := unixGroup(path, o)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +111,14 @@ func listenUnix(path string, o ListenOptions) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on unix://%s: %w", path, err)
 	}
 	return l, nil
+}
+
+// unixGroup is the group of a socket, if the two can be.
+func unixGroup(path string, o ListenOptions) (int, error) {
+	if !filepath.IsAbs(path) {
+		return 0, &fault.Field{Field: "--host", Given: "unix://" + path, Expected: "an absolute path"}
+	}
+	return groupID(o.Group)
 }
 
 // removeStale removes the socket that a killed daemon left. One that answers is another daemon's,
@@ -141,26 +165,35 @@ func groupID(name string) (int, error) {
 // listenTCP opens a port. Whoever can use it is root on this host: so clients prove themselves by a
 // certificate, or the port is on loopback and the user said that every local user may be root.
 func listenTCP(host, address string, o ListenOptions) (net.Listener, error) {
-	address, err := withPort(host, address, o.TLS != nil)
+	address, err := tcpAddress(host, address, o)
 	if err != nil {
 		return nil, err
-	}
-	verified := o.TLS != nil && o.TLS.ClientAuth == tls.RequireAndVerifyClientCert
-	if !verified {
-		switch loopback, err := isLoopback(address); {
-		case err != nil:
-			return nil, fmt.Errorf("listen on %s: %w", host, err)
-		case !loopback:
-			return nil, fault.New(fault.Forbidden, "listen on %s: whoever connects would be root on this host: use --tlsverify with --tlscacert, --tlscert and --tlskey", host)
-		case o.TLS == nil && !o.AllowPlainTCP:
-			return nil, fault.New(fault.Forbidden, "listen on %s: every local user who connects would be root: use --tlsverify, or --allow-plain-tcp if that is meant", host)
-		}
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", host, err)
 	}
 	return guard(l, o), nil
+}
+
+// tcpAddress is the whole address of a port, if it may be opened.
+func tcpAddress(host, address string, o ListenOptions) (string, error) {
+	address, err := withPort(host, address, o.TLS != nil)
+	if err != nil {
+		return "", err
+	}
+	verified := o.TLS != nil && o.TLS.ClientAuth == tls.RequireAndVerifyClientCert
+	if !verified {
+		switch loopback, err := isLoopback(address); {
+		case err != nil:
+			return "", fmt.Errorf("listen on %s: %w", host, err)
+		case !loopback:
+			return "", fault.New(fault.Forbidden, "listen on %s: whoever connects would be root on this host: use --tlsverify with --tlscacert, --tlscert and --tlskey", host)
+		case o.TLS == nil && !o.AllowPlainTCP:
+			return "", fault.New(fault.Forbidden, "listen on %s: every local user who connects would be root: use --tlsverify, or --allow-plain-tcp if that is meant", host)
+		}
+	}
+	return address, nil
 }
 
 // guard bounds the connections of a TCP listener, and gives it TLS.

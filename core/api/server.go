@@ -146,6 +146,9 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) error {
 	if err != nil { // of no version, as with dockerd
 		return err
 	}
+	if versionErr != nil && version < route.Oldest {
+		return tooOld{versionErr}
+	}
 	if versionErr != nil {
 		return versionErr
 	}

@@ -59,6 +59,9 @@ func TestVersions(t *testing.T) {
 		if status != tt.status || tt.message != "" && !strings.Contains(message(body), tt.message) {
 			t.Errorf("%s: %d %s", tt.path, status, body)
 		}
+		if plain := strings.HasPrefix(h.Get("Content-Type"), "text/plain"); plain != strings.HasPrefix(tt.path, "/v1.23/") {
+			t.Errorf("%s: %s; clients before v1.24 are told in plain text", tt.path, h.Get("Content-Type"))
+		}
 		if h.Get("Api-Version") != "1.50" {
 			t.Errorf("%s: no Api-Version header", tt.path)
 		}
@@ -82,7 +85,8 @@ func TestErrors(t *testing.T) {
 		{"GET", "/volumes/none", nil, 404, "no such volume"},
 		{"DELETE", "/networks/bridge", nil, 403, "pre-defined network"},
 		{"POST", "/containers/create?name=web", `{"Image":"busybox","Cmd":["true"]}`, 409, "already in use"},
-		{"POST", "/containers/create", nil, 400, "config cannot be empty"},
+		{"POST", "/containers/create", nil, 400, "invalid JSON: got EOF while reading request body"},
+		{"POST", "/containers/create", `null`, 400, "config cannot be empty"},
 		{"POST", "/containers/create", `{"Image":`, 400, "invalid JSON"},
 		{"POST", "/containers/create", `{"Image":7}`, 400, "Image: got number"},
 		{"POST", "/containers/create", `{"Image":"x"} {}`, 400, "unexpected content after JSON"},
@@ -559,6 +563,10 @@ func TestListen(t *testing.T) {
 	} {
 		if _, err := Listen(host, ListenOptions{}); err == nil {
 			t.Errorf("%s: no error", host)
+		}
+		// The last of a name is systemd's, and the first is there: that takes more than to look at what was said.
+		if err := Check(host, ListenOptions{}); (err == nil) != (host == "unix://"+path || host == "fd://none") {
+			t.Errorf("check %s: %v", host, err)
 		}
 	}
 	plain, err := Listen("tcp://127.0.0.1:0", ListenOptions{AllowPlainTCP: true})

@@ -173,6 +173,28 @@ func TestCopyFromStage(t *testing.T) {
 	}
 }
 
+// Proxies are for the commands that set none themselves. They change neither the image nor what is found
+// in the cache.
+func TestRunProxies(t *testing.T) {
+	r := newRoom(t)
+	g := last(imageNode("base"), wire.BuildNode{Op: "run", Run: &wire.BuildRun{Args: []string{"write", "/f", "x"}, Env: map[string]string{"no_proxy": "mine"}}})
+	g.Proxies = map[string]string{"HTTP_PROXY": "http://p:1", "no_proxy": "a"}
+	img, _, err := r.solve(g, nil)
+	must(t, err)
+	env := r.exec.steps[0].Env
+	if !slices.Contains(env, "HTTP_PROXY=http://p:1") || !slices.Contains(env, "no_proxy=mine") || slices.Contains(env, "no_proxy=a") {
+		t.Errorf("env %v", env)
+	}
+	if slices.ContainsFunc(img.ContainerConfig.Env, func(v string) bool { return strings.Contains(strings.ToLower(v), "proxy") }) {
+		t.Errorf("the image has %v", img.ContainerConfig.Env)
+	}
+	g.Proxies = map[string]string{"HTTP_PROXY": "http://other:1"}
+	again, said, err := r.solve(g, nil)
+	if err != nil || again.ID != img.ID || !strings.Contains(said, "CACHED") {
+		t.Errorf("with another proxy: %v\n%s", err, said)
+	}
+}
+
 func TestRunMounts(t *testing.T) {
 	r := newRoom(t)
 	src := r.files(map[string]string{"debs/x.deb": "package"})
@@ -208,7 +230,16 @@ func TestRunMounts(t *testing.T) {
 	usage, err := r.solver.Usage(t.Context())
 	must(t, err)
 	if len(usage) != 2 || usage[1].Description != "cache mount go" {
-		t.Errorf("usage %+v", usage)
+		t.Fatalf("usage %+v", usage)
+	}
+	for _, u := range usage { // docker system df -v parses both
+		created, err := time.Parse(time.RFC3339Nano, u.CreatedAt)
+		must(t, err)
+		last, err := time.Parse(time.RFC3339Nano, *u.LastUsedAt)
+		must(t, err)
+		if age := time.Since(created); age < 0 || age > time.Hour || last.Before(created.Add(-time.Second)) {
+			t.Errorf("%s: created %v, used %v", u.Description, created, last)
+		}
 	}
 }
 
@@ -356,6 +387,8 @@ func TestCheckRefuses(t *testing.T) {
 	}{
 		"no nodes":         {wire.BuildGraph{}, "target 0"},
 		"target":           {wire.BuildGraph{Nodes: []wire.BuildNode{{Op: "scratch"}}, Target: 3}, "target 3"},
+		"proxy":            {wire.BuildGraph{Nodes: []wire.BuildNode{{Op: "scratch"}}, Proxies: map[string]string{"Http_Proxy": "x"}}, `proxies "Http_Proxy": expected one of HTTP_PROXY`},
+		"proxy of zeros":   {wire.BuildGraph{Nodes: []wire.BuildNode{{Op: "scratch"}}, Proxies: map[string]string{"no_proxy": "\x00"}}, "zero byte"},
 		"unknown op":       {last(wire.BuildNode{Op: "coppy"}), `did you mean "copy"`},
 		"no field":         {last(wire.BuildNode{Op: "run"}), "expected the field run"},
 		"two fields":       {last(wire.BuildNode{Op: "scratch", Image: &wire.BuildImage{}}), "and no other"},

@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/image"
@@ -173,11 +176,38 @@ func (s *Solver) Usage(ctx context.Context) ([]wire.BuildCacheRecord, error) {
 		if err != nil {
 			return nil, err
 		}
+		created, used, err := s.cacheMountTimes(m)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // pruned meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cache mount %s: %w", m, err)
+		}
+		last := used.Format(time.RFC3339Nano)
 		list = append(list, wire.BuildCacheRecord{
 			ID: m, Type: "exec.cachemount", Description: "cache mount " + s.cacheMountName(m), InUse: s.busy(m), Size: size,
+			CreatedAt: created.Format(time.RFC3339Nano), LastUsedAt: &last,
 		})
 	}
 	return list, nil
+}
+
+// cacheMountTimes says when a cache mount was made and when a step last had it, which is when its name
+// was written. Clients parse both, so a filesystem without times of birth says the last use twice.
+func (s *Solver) cacheMountTimes(id string) (created, used time.Time, err error) {
+	dir := filepath.Join(s.o.Root, cacheName, id)
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MTIME|unix.STATX_BTIME, &st); err != nil {
+		return created, used, err
+	}
+	used = time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)).UTC()
+	if info, err := os.Stat(dir + nameSuffix); err == nil {
+		used = info.ModTime().UTC()
+	}
+	if st.Mask&unix.STATX_BTIME == 0 {
+		return used, used, nil
+	}
+	return time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)).UTC(), used, nil
 }
 
 // typeName is the type in BuildKit's words.

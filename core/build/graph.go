@@ -3,6 +3,7 @@ package build
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,9 @@ func check(g wire.BuildGraph, locals map[string]string) ([]bool, error) {
 	}
 	if len(g.Tags) > maxTags {
 		return nil, fault.New(fault.Invalid, "build graph: %d tags: expected at most %d", len(g.Tags), maxTags)
+	}
+	if err := checkProxies(g.Proxies); err != nil {
+		return nil, err
 	}
 	for i, n := range g.Nodes {
 		if err := checkNode(g, i, locals); err != nil {
@@ -140,6 +144,21 @@ func checkRun(r *wire.BuildRun) error {
 		}
 		if len(m.Cache) > 255 {
 			return fault.New(fault.Invalid, "mount %s: the name of its cache is longer than 255 bytes", m.Target)
+		}
+	}
+	return nil
+}
+
+// proxyVariables are those that docker build lets in although no step is keyed by them.
+var proxyVariables = []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"}
+
+func checkProxies(proxies map[string]string) error {
+	for name, value := range proxies {
+		if upper := strings.ToUpper(name); !slices.Contains(proxyVariables, upper) || name != upper && name != strings.ToLower(name) {
+			return &fault.Field{Field: "proxies", Given: name, Expected: "one of " + strings.Join(proxyVariables, ", ") + ", in either spelling"}
+		}
+		if strings.ContainsRune(value, 0) {
+			return fault.New(fault.Invalid, "proxies: %s has a zero byte", name)
 		}
 	}
 	return nil

@@ -99,7 +99,7 @@ func (r *runStep) user(ofImage string) string {
 // defaultPath is what a container gets that sets no PATH, as with Docker.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// env is the image's environment with the step's. SOURCE_DATE_EPOCH tells compilers and archivers that
+// env is the image's environment with the step's, and the proxies that neither sets. SOURCE_DATE_EPOCH tells compilers and archivers that
 // know of it to write the time that the files will have (reproducible-builds.org).
 func (r *runStep) env(ofImage []string) []string {
 	var env []string
@@ -107,7 +107,9 @@ func (r *runStep) env(ofImage []string) []string {
 	for _, k := range slices.Sorted(maps.Keys(r.n.Env)) {
 		env = setEnv(env, k, r.n.Env[k])
 	}
-	for k, v := range map[string]string{"PATH": defaultPath, "SOURCE_DATE_EPOCH": strconv.FormatInt(r.base().created().Unix(), 10)} {
+	defaults := map[string]string{"PATH": defaultPath, "SOURCE_DATE_EPOCH": strconv.FormatInt(r.base().created().Unix(), 10)}
+	maps.Copy(defaults, r.graph.Proxies)
+	for k, v := range defaults {
 		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, k+"=") }) {
 			env = append(env, k+"="+v)
 		}

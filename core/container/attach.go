@@ -82,6 +82,7 @@ func (m *Manager) join(ctx context.Context, c *Container, config monitor.AttachC
 		return nil, noSuch(c.id)
 	}
 	if !c.bound {
+		c.streams = slices.DeleteFunc(c.streams, (*lateStream).closed)
 		s := &lateStream{config: config, ready: make(chan struct{}), gone: make(chan struct{})}
 		c.streams = append(c.streams, s)
 		c.mu.Unlock()
@@ -89,7 +90,10 @@ func (m *Manager) join(ctx context.Context, c *Container, config monitor.AttachC
 	}
 	c.mu.Unlock()
 	f, err := m.o.Monitor.Attach(ctx, c.id, "", config)
-	if err != nil {
+	switch {
+	case fault.Is(err, fault.NotFound): // it has just ended, and its stream with it
+		return emptyStream{}, nil
+	case err != nil:
 		return nil, err
 	}
 	return fileStream{f}, nil
@@ -142,6 +146,7 @@ type lateStream struct {
 	mu     sync.Mutex
 	stream Stream // set before ready is closed
 	over   bool   // closed by its owner
+	silent bool   // its owner has ended the input
 }
 
 // bind gives the stream its process's. A nil file is the end: there will be no process.
@@ -156,6 +161,9 @@ func (s *lateStream) bind(f *os.File, err error) {
 		s.stream = emptyStream{}
 	default:
 		s.stream = fileStream{f}
+		if s.silent {
+			_ = s.stream.CloseWrite() // of a socket: it fails only when the other end has hung up
+		}
 	}
 	close(s.ready)
 }
@@ -192,12 +200,18 @@ func (s *lateStream) Write(p []byte) (int, error) {
 	return stream.Write(p)
 }
 
+// CloseWrite does not wait for the process: who ends the input may be about to go away.
 func (s *lateStream) CloseWrite() error {
-	stream, err := s.wait()
-	if err != nil {
-		return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.over:
+		return net.ErrClosed
+	case s.stream != nil:
+		return s.stream.CloseWrite()
 	}
-	return stream.CloseWrite()
+	s.silent = true
+	return nil
 }
 
 // Close may be called while others read and write, and more than once.

@@ -92,6 +92,11 @@ func (m *Manager) checkContainer(ctx context.Context, c *Container, s monitor.St
 	if _, err := m.o.Layers.Mounts(ctx, rec.ID); fault.Is(err, fault.NotFound) {
 		add("its snapshot, or a layer below it, is missing", "remove the container: what it had written is lost", "", nil)
 	}
+	for key := range holds(&rec) {
+		if _, err := m.o.Layers.Mounts(ctx, key); fault.Is(err, fault.NotFound) {
+			add("nothing holds the layers of an image that is mounted in it", "remove the container, or pull its images again", "holds them", func(ctx context.Context) error { return m.hold(ctx, &rec) })
+		}
+	}
 	alive := there && (s.State == monitor.Running || s.State == monitor.Paused)
 	switch {
 	case st.live() && !alive:

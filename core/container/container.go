@@ -76,6 +76,8 @@ type Options struct {
 	AppArmor string
 	// Remap gives containers a user namespace; nil: they are in the host's.
 	Remap *userns.Remap
+	// StorageSize is how many bytes containers that ask for nothing else may write in their layer; 0 is no limit.
+	StorageSize uint64
 	// LiveRestore leaves containers running when the daemon ends in peace.
 	LiveRestore bool
 	// Runtimes and DefaultRuntime are those of Live.

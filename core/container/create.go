@@ -58,7 +58,7 @@ func (m *Manager) create(ctx context.Context, name, platform string, req wire.Co
 	if err != nil {
 		return nil, nil, err
 	}
-	if rec.Mounts, err = m.mountPoints(&rec); err != nil {
+	if rec.Mounts, err = m.mountPoints(ctx, &rec); err != nil {
 		return nil, nil, err
 	}
 	rec.Transient = rec.Host.AutoRemove && !slices.ContainsFunc(rec.Mounts, func(p mountPoint) bool { return p.Anonymous })
@@ -118,7 +118,13 @@ func (m *Manager) build(ctx context.Context, c *Container) (err error) {
 	// The undo must happen also when the client has gone away.
 	whole := context.WithoutCancel(ctx)
 	undo = append(undo, func() error { return m.o.Layers.Remove(whole, rec.ID) })
-	if _, err := m.o.Layers.Prepare(ctx, rec.ID, rec.Chain); err != nil {
+	if _, err := m.prepareRoot(ctx, rec); err != nil {
+		return err
+	}
+	for key := range holds(rec) {
+		undo = append(undo, func() error { return m.o.Layers.Remove(whole, key) })
+	}
+	if err := m.hold(ctx, rec); err != nil {
 		return err
 	}
 	undo = append(undo, func() error { return os.RemoveAll(m.directory(rec.ID)) })
@@ -295,14 +301,8 @@ func (m *Manager) defaults(rec *record) {
 	if h.IpcMode == "" {
 		h.IpcMode = cmp.Or(m.o.DefaultIpcMode, "private")
 	}
-	if h.CgroupnsMode == "" && !h.Privileged {
-		h.CgroupnsMode = m.o.DefaultCgroupnsMode
-	}
 	if h.CgroupnsMode == "" {
-		h.CgroupnsMode = "host"
-		if spec.PrivateCgroupns(h) {
-			h.CgroupnsMode = "private"
-		}
+		h.CgroupnsMode = spec.DefaultCgroupns(m.o.DefaultCgroupnsMode, h.Privileged, spec.CgroupV2())
 	}
 	if h.Runtime == "" {
 		h.Runtime = m.defaultRuntime()

@@ -151,7 +151,9 @@ func (m *Manager) ExecStart(ctx context.Context, id string, s wire.ExecStart) (S
 		return nil, err
 	}
 	c.mu.Lock()
-	e.pid = status.Pid
+	if e.running { // its end may have been told first
+		e.pid = status.Pid
+	}
 	c.mu.Unlock()
 	return stream, nil
 }

@@ -130,6 +130,8 @@ type fakeMonitor struct {
 	all      map[string]*fakeProcess
 	watches  []chan monitor.Event
 	startErr error
+	created  func(id string)     // what Run does when there is a process, before it runs
+	ended    func(execID string) // tells the end of an exec
 	deaf     bool
 	Monitor  // what is not faked panics
 }
@@ -154,6 +156,9 @@ func (f *fakeMonitor) Run(ctx context.Context, c monitor.Config, attach []monito
 	p := &fakeProcess{status: monitor.Status{ID: c.ID, Pid: 4000 + len(f.all), State: monitor.Created}, held: len(c.Hold)}
 	f.all[c.ID] = p
 	f.mu.Unlock()
+	if f.created != nil {
+		f.created(c.ID)
+	}
 	var streams []*os.File
 	for _, a := range attach {
 		s, err := f.Attach(ctx, c.ID, "", a)
@@ -192,6 +197,26 @@ func (f *fakeMonitor) end(id string, e monitor.Exit) {
 	}
 }
 
+// Exec is one whose end is told before its beginning.
+func (f *fakeMonitor) Exec(_ context.Context, id string, c monitor.ExecConfig) (monitor.Status, error) {
+	f.ended(c.ID)
+	return monitor.Status{ID: id, ExecID: c.ID, Pid: 5000}, nil
+}
+
+func (*fakeMonitor) DeleteExec(context.Context, string, string) error { return nil }
+
+// unwatched does what nobody is told.
+func (f *fakeMonitor) unwatched(do func()) {
+	f.mu.Lock()
+	watches := f.watches
+	f.watches = nil
+	f.mu.Unlock()
+	do()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watches = watches
+}
+
 func (f *fakeMonitor) Kill(_ context.Context, id string, sig int, _ bool) error {
 	f.mu.Lock()
 	_, there := f.all[id]
@@ -222,12 +247,15 @@ func (f *fakeMonitor) Delete(_ context.Context, id string, force bool) error {
 func (f *fakeMonitor) Discard(ctx context.Context, id string) error { return f.Delete(ctx, id, true) }
 
 func (f *fakeMonitor) Attach(_ context.Context, id, _ string, _ monitor.AttachConfig) (*os.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all[id] == nil {
+		return nil, fault.New(fault.NotFound, "No such container: %s", id)
+	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.all[id].out = append(f.all[id].out, os.NewFile(uintptr(fds[0]), "ours"))
 	return os.NewFile(uintptr(fds[1]), "theirs"), nil
 }
@@ -301,10 +329,10 @@ func (f *fakeNetwork) count() int {
 	return len(f.joined)
 }
 
-func (f *fakeNetwork) Ports(string) map[string][]wire.PortBinding      { return nil }
-func (f *fakeNetwork) Settings(string) wire.NetworkSettings            { return wire.NetworkSettings{} }
-func (f *fakeNetwork) Rename(context.Context, string, string) error    { return nil }
-func (f *fakeNetwork) Reconcile(context.Context, map[string]int) error { return nil }
+func (f *fakeNetwork) Ports(string) map[string][]wire.PortBinding            { return nil }
+func (f *fakeNetwork) Settings(string) wire.NetworkSettings                  { return wire.NetworkSettings{} }
+func (f *fakeNetwork) Rename(context.Context, string, string) error          { return nil }
+func (f *fakeNetwork) Reconcile(ctx context.Context, _ map[string]int) error { return ctx.Err() }
 func (f *fakeNetwork) Resolve(ref string) (network.Network, error) {
 	if ref != "bridge" {
 		return network.Network{}, fault.New(fault.NotFound, "network %s not found", ref)
@@ -314,8 +342,9 @@ func (f *fakeNetwork) Resolve(ref string) (network.Network, error) {
 
 // fakeLayers remembers the snapshots.
 type fakeLayers struct {
-	mu   sync.Mutex
-	keys map[string]bool
+	mu     sync.Mutex
+	keys   map[string]bool
+	limits map[string]uint64 // nil: there can be none
 }
 
 func (f *fakeLayers) Prepare(_ context.Context, key string, _ digest.Digest) ([]mount.Mount, error) {
@@ -345,6 +374,23 @@ func (f *fakeLayers) count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.keys)
+}
+
+func (f *fakeLayers) Ease(context.Context, string, bool) error { return nil }
+
+// CanLimit says that a limit is one of a filesystem, of which there is none.
+func (f *fakeLayers) CanLimit() error {
+	if f.limits == nil {
+		return fault.New(fault.Invalid, "no limits here")
+	}
+	return nil
+}
+
+func (f *fakeLayers) Limit(_ context.Context, key string, bytes uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.limits[key] = bytes
+	return nil
 }
 
 // ViewAt shows an overlay without layers.

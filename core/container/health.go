@@ -227,7 +227,7 @@ func (m *Manager) treat(c *Container, action string) {
 		err = m.Kill(ctx, c.id, "KILL")
 	case "restart":
 		c.mu.Lock()
-		c.unwell = true
+		c.unwell = c.state.live() // and not if it has ended by itself
 		c.mu.Unlock()
 		var sig syscall.Signal
 		if sig, err = stopSignal(&rec, ""); err == nil {

@@ -28,7 +28,7 @@ func (m *Manager) find(ref string) (*Container, error) {
 func (m *Manager) lookup(ref string) (*Container, error) {
 	ref = strings.TrimPrefix(ref, "/")
 	if ref == "" {
-		return nil, fault.New(fault.Invalid, "No container name or ID supplied")
+		return nil, fault.New(fault.Invalid, `invalid name or ID supplied: ""`)
 	}
 	if c, ok := m.byID[ref]; ok {
 		return m.visible(c, ref)

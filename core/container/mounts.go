@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/sampan-project/sampan/core/fault"
@@ -19,7 +20,7 @@ import (
 
 // mountPoint is one mount of a container as the record keeps it.
 type mountPoint struct {
-	Type        string            `json:"type"` // bind, volume, tmpfs
+	Type        string            `json:"type"` // bind, volume, tmpfs, image
 	Name        string            `json:"name,omitempty"`
 	Source      string            `json:"source,omitempty"` // of a bind
 	Destination string            `json:"destination"`
@@ -29,7 +30,9 @@ type mountPoint struct {
 	Labels      map[string]string `json:"labels,omitempty"`  // of a volume that is to be made
 	Options     map[string]string `json:"options,omitempty"` // likewise
 	Data        []string          `json:"data,omitempty"`    // mount options of a tmpfs
-	Subpath     string            `json:"subpath,omitempty"` // below the volume
+	Subpath     string            `json:"subpath,omitempty"` // below the volume or the image
+	Image       digest.Digest     `json:"image,omitempty"`   // that was of the name at the creation
+	Chain       digest.Digest     `json:"chain,omitempty"`   // of that image
 
 	Anonymous    bool `json:"anonymous,omitempty"`    // the volume goes with the container
 	NoCopy       bool `json:"nocopy,omitempty"`       // leave an empty volume empty
@@ -75,7 +78,7 @@ func (s *mountSet) add(p mountPoint, explicit bool) error {
 
 // mountPoints reads every way in which a request can speak of mounts, in Docker's order: the volumes
 // of other containers, binds, mounts, tmpfs, and the volumes of the configuration.
-func (m *Manager) mountPoints(rec *record) ([]mountPoint, error) {
+func (m *Manager) mountPoints(ctx context.Context, rec *record) ([]mountPoint, error) {
 	set := &mountSet{explicit: map[string]bool{}}
 	for _, from := range rec.Host.VolumesFrom {
 		points, err := m.volumesFrom(from)
@@ -100,6 +103,9 @@ func (m *Manager) mountPoints(rec *record) ([]mountPoint, error) {
 	}
 	for _, spec := range rec.Host.Mounts {
 		p, err := parseMount(spec)
+		if err == nil && p.Type == "image" {
+			p, err = m.imagePoint(ctx, p, spec)
+		}
 		if err == nil {
 			err = set.add(p, true)
 		}
@@ -123,6 +129,11 @@ func (m *Manager) mountPoints(rec *record) ([]mountPoint, error) {
 		}
 		p := mountPoint{Type: "volume", Name: volume.NewName(), Destination: clean, RW: true, Anonymous: true}
 		if err := set.add(p, false); err != nil {
+			return nil, err
+		}
+	}
+	if m.remap(&rec.Host) != nil {
+		if err := uncovered(set.points); err != nil {
 			return nil, err
 		}
 	}
@@ -272,6 +283,7 @@ func parseMount(s wire.MountSpec) (mountPoint, error) {
 		{s.BindOptions != nil, "BindOptions", "bind"},
 		{s.VolumeOptions != nil, "VolumeOptions", "volume"},
 		{s.TmpfsOptions != nil, "TmpfsOptions", "tmpfs"},
+		{s.ImageOptions != nil, "ImageOptions", "image"},
 	} {
 		if o.set && o.kind != s.Type {
 			return invalid("field %s must not be specified", o.name)
@@ -300,6 +312,14 @@ func parseMount(s wire.MountSpec) (mountPoint, error) {
 			}
 		}
 		return p, nil
+	case "image":
+		if s.Source == "" {
+			return invalid("field Source must not be empty")
+		}
+		if o := s.ImageOptions; o != nil && o.Subpath != "" && !isLocal(o.Subpath) {
+			return invalid("subpath %q must be a relative path within the image", shortened(o.Subpath))
+		}
+		return p, nil
 	case "tmpfs":
 		if s.Source != "" {
 			return invalid("field Source must not be specified")
@@ -325,8 +345,8 @@ func parseMount(s wire.MountSpec) (mountPoint, error) {
 		}
 		return p, nil
 	}
-	kinds := []string{"bind", "volume", "tmpfs"}
-	return p, &fault.Field{Field: "mount type", Given: shortened(s.Type), Expected: "bind, volume or tmpfs", Nearest: fault.Nearest(s.Type, kinds)}
+	kinds := []string{"bind", "volume", "tmpfs", "image"}
+	return p, &fault.Field{Field: "mount type", Given: shortened(s.Type), Expected: "bind, volume, tmpfs or image", Nearest: fault.Nearest(s.Type, kinds)}
 }
 
 func parseBindMount(p mountPoint, s wire.MountSpec) (mountPoint, error) {
@@ -361,51 +381,7 @@ func isLocal(p string) bool {
 	return !path.IsAbs(p) && clean != ".." && !strings.HasPrefix(clean, "../")
 }
 
-func defaultTmpfs() []string { return []string{"noexec", "nosuid", "nodev"} }
-
-// parseTmpfs reads --tmpfs DESTINATION[:OPTIONS].
-func parseTmpfs(destination, options string) (mountPoint, error) {
-	p := mountPoint{Type: "tmpfs", RW: true, Hidden: true, Data: defaultTmpfs()}
-	var err error
-	if p.Destination, err = mountTarget(destination); err != nil {
-		return p, err
-	}
-	if options == "" {
-		return p, nil
-	}
-	for o := range strings.SplitSeq(options, ",") {
-		if err := checkTmpfsOption(o); err != nil {
-			return p, fault.New(fault.Invalid, "--tmpfs %s: %w", destination, err)
-		}
-		// The opposite of a default takes its place.
-		if opposite, ok := map[string]string{"exec": "noexec", "suid": "nosuid", "dev": "nodev"}[o]; ok {
-			p.Data = slices.DeleteFunc(p.Data, func(d string) bool { return d == opposite })
-		}
-		p.Data = append(p.Data, o)
-	}
-	p.RW = !slices.Contains(p.Data, "ro")
-	return p, nil
-}
-
-var tmpfsFlags = []string{"defaults", "async", "atime", "bind", "dev", "diratime", "dirsync", "exec", "noatime", "nodev",
-	"nodiratime", "noexec", "norelatime", "nostrictatime", "nosuid", "private", "relatime", "ro", "rprivate", "rw",
-	"shared", "slave", "strictatime", "suid", "sync", "rshared", "rslave"}
-
-var tmpfsKeys = []string{"gid", "huge", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"}
-
-func checkTmpfsOption(o string) error {
-	key, value, has := strings.Cut(o, "=")
-	if has && slices.Contains(tmpfsKeys, key) && value != "" && !strings.ContainsAny(value, ",\x00") {
-		return nil
-	}
-	if !has && o != "bind" && slices.Contains(tmpfsFlags, o) {
-		return nil
-	}
-	return &fault.Field{Field: "invalid tmpfs option", Given: shortened(o), Expected: "an option such as size=64m, mode=1777 or ro",
-		Nearest: fault.Nearest(key, append(slices.Clone(tmpfsFlags), tmpfsKeys...))}
-}
-
-// specMounts are the record's mounts as the runtime takes them. Directories that are missing on the
+// specMounts are the record's mounts as the runtime takes them, but those of images (imageMounts). Directories that are missing on the
 // host are made where the user's words allow it.
 //
 // Volumes are in use by user from now on, until Unmount.
@@ -414,6 +390,8 @@ func (m *Manager) specMounts(ctx context.Context, rec *record, user string) ([]s
 	for _, p := range rec.Mounts {
 		s := specs.Mount{Destination: p.Destination, Type: p.Type}
 		switch p.Type {
+		case "image":
+			continue
 		case "tmpfs":
 			s.Source, s.Options = "tmpfs", slices.Clone(p.Data)
 			if !p.RW && !slices.Contains(s.Options, "ro") {
@@ -504,7 +482,7 @@ func confined(dir, sub string) (string, error) {
 // mountsForInspect are the mounts as inspect and ps show them.
 func (m *Manager) mountsForInspect(ctx context.Context, rec *record) []wire.MountPoint {
 	list := []wire.MountPoint{}
-	for _, p := range rec.Mounts {
+	for i, p := range rec.Mounts {
 		if p.Hidden {
 			continue
 		}
@@ -514,6 +492,9 @@ func (m *Manager) mountsForInspect(ctx context.Context, rec *record) []wire.Moun
 			if v, err := m.o.Volumes.Inspect(ctx, p.Name); err == nil {
 				w.Source = v.Mountpoint
 			}
+		}
+		if p.Type == "image" { // where Docker would have it, as with the root
+			w.Source = m.o.Layers.Paths(holdKey(rec.ID, i))["MergedDir"]
 		}
 		list = append(list, w)
 	}

@@ -35,11 +35,14 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	for c := range left {
 		delete(live, c.id)
 	}
-	if err := m.o.Volumes.Adopt(ctx, m.liveVolumes(live)); err != nil {
+	if err := m.o.Volumes.Adopt(ctx, m.liveVolumes(live)); err != nil && ctx.Err() == nil {
 		m.log.Error("reconcile volumes", "error", err)
 	}
-	if err := m.o.Network.Reconcile(ctx, live); err != nil {
+	if err := m.o.Network.Reconcile(ctx, live); err != nil && ctx.Err() == nil {
 		m.log.Error("reconcile networks", "error", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err // told to end: what is left here is for the next start
 	}
 	m.restoreAllNetworks(ctx)
 	// After the networks know who is there: handling an end takes the container off them.
@@ -80,15 +83,18 @@ func (m *Manager) Live() map[string]int {
 	return live
 }
 
-// IDs returns the containers that are there: the snapshots that must be kept.
-func (m *Manager) IDs() []string {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return slices.Sorted(maps.Keys(m.byID))
+// Snapshots returns the keys of the snapshots that must be kept: those of the containers that are there, and of the
+// images that these have mounted.
+func (m *Manager) Snapshots() (keys []string) {
+	for _, c := range m.all() {
+		rec, _ := c.snapshot()
+		keys = append(append(keys, c.id), slices.Collect(maps.Keys(holds(&rec)))...)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
-// takeOver compares the containers with the monitor's, and returns those that have ended. It is also
-// for the moment after the monitor itself was lost.
+// takeOver compares the containers with the monitor's, and returns those that have ended.
 func (m *Manager) takeOver(ctx context.Context) (map[*Container]monitor.Exit, error) {
 	list, err := m.o.Monitor.List(ctx)
 	if err != nil {
@@ -198,6 +204,9 @@ func (m *Manager) watch(events <-chan monitor.Event) {
 			if events, err = m.rewatch(); err == nil {
 				break
 			}
+			if m.ctx.Err() != nil {
+				return
+			}
 			m.log.Error("watch the monitor", "error", err)
 			select {
 			case <-time.After(retryWatch):
@@ -212,7 +221,7 @@ func (m *Manager) rewatch() (<-chan monitor.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	ended, err := m.takeOver(m.ctx)
+	ended, err := m.missed(m.ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +229,63 @@ func (m *Manager) rewatch() (<-chan monitor.Event, error) {
 		m.later(func() { m.exit(c, e) })
 	}
 	return events, nil
+}
+
+// missed returns the containers that ended while nobody listened to the monitor, or were lost with it. What else
+// differs is in the hands of operations in progress, which are told by their own calls what became of it.
+func (m *Manager) missed(ctx context.Context) (map[*Container]monitor.Exit, error) {
+	ran := map[*Container]int{} // before the list: what is started meanwhile is not missing in it
+	for _, c := range m.all() {
+		if _, st := c.snapshot(); st.live() {
+			ran[c] = st.Pid
+		}
+	}
+	list, err := m.o.Monitor.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the monitor's containers: %w", err)
+	}
+	known := map[string]monitor.Status{}
+	for _, s := range list {
+		known[s.ID] = s
+		m.later(func() {
+			if err := m.clear(ctx, s.ID); err != nil && ctx.Err() == nil {
+				m.log.Error("remove a process that belongs to no container that runs", "id", s.ID, "error", err)
+			}
+		})
+	}
+	ended := map[*Container]monitor.Exit{}
+	for c, pid := range ran {
+		switch s := known[c.id]; {
+		case s.State == monitor.Running || s.State == monitor.Paused:
+		case s.Exit != nil:
+			ended[c] = *s.Exit
+		default:
+			ended[c] = monitor.Exit{Code: lostExit, At: time.Now(), Pid: pid, Lost: true}
+		}
+	}
+	return ended, nil
+}
+
+// clear deletes what the monitor has of a container that does not run, as an operation whose call was cut off
+// leaves it there.
+func (m *Manager) clear(ctx context.Context, id string) error {
+	m.mu.RLock()
+	c := m.byID[id]
+	m.mu.RUnlock()
+	if c == nil {
+		return m.deleteStranger(ctx, id)
+	}
+	if err := c.op.lock(ctx); err != nil {
+		return err
+	}
+	defer c.op.unlock()
+	if _, st := c.snapshot(); st.live() {
+		return nil
+	}
+	if err := m.o.Monitor.Delete(ctx, id, true); err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	return nil
 }
 
 // told handles one end.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/sampan-project/sampan/core/crash"
 	"github.com/sampan-project/sampan/core/fault"
@@ -90,7 +92,7 @@ func (m *Manager) remove(ctx context.Context, c *Container, volumes bool) (err e
 	c.state.Phase = removing
 	rec, st := c.rec, c.state
 	c.mu.Unlock()
-	g := garbage{ID: rec.ID}
+	g := garbage{ID: rec.ID, Holds: slices.Sorted(maps.Keys(holds(&rec)))}
 	for _, p := range rec.Mounts {
 		if p.Anonymous && volumes {
 			g.Volumes = append(g.Volumes, p.Name)
@@ -133,11 +135,13 @@ func (m *Manager) sweep(ctx context.Context, g garbage) error {
 
 // giveUp deletes the layer and the volumes of a removed container.
 func (m *Manager) giveUp(ctx context.Context, g garbage) error {
-	err := m.o.Layers.Remove(ctx, g.ID)
-	if fault.Is(err, fault.NotFound) {
-		err = nil
+	var errs []error
+	for _, key := range append([]string{g.ID}, g.Holds...) {
+		if err := m.o.Layers.Remove(ctx, key); !fault.Is(err, fault.NotFound) {
+			errs = append(errs, err)
+		}
 	}
-	return errors.Join(err, m.removeVolumes(ctx, g.Volumes))
+	return errors.Join(append(errs, m.removeVolumes(ctx, g.Volumes))...)
 }
 
 // sweepDirectory deletes the directory of a removed container, and the note of it unless something failed before.

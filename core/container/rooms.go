@@ -32,6 +32,10 @@ type Layers interface {
 	Prepare(ctx context.Context, key string, chain digest.Digest) ([]mount.Mount, error)
 	Mounts(ctx context.Context, key string) ([]mount.Mount, error)
 	Remove(ctx context.Context, key string) error
+	CanLimit() error
+	Limit(ctx context.Context, key string, bytes uint64) error
+	Ease(ctx context.Context, key string, more bool) error
+	ViewAt(chain digest.Digest, path string) (mount.Mount, error)
 	Usage(ctx context.Context, key string) (int64, error)
 	Changes(ctx context.Context, key string) ([]layer.Change, error)
 	Paths(key string) map[string]string

@@ -17,6 +17,13 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 		}
 		all.Wait()
 	}
+	return m.Close()
+}
+
+// Close ends the Manager and leaves the containers as they are, for the next start to find: all that is left to do
+// once Shutdown has stopped them, and what a start that failed does. It may be called again.
+func (m *Manager) Close() error {
+	m.closing.Store(true)
 	m.cancel()
 	m.mu.RLock()
 	for _, c := range m.byID {
@@ -32,6 +39,9 @@ func (m *Manager) Shutdown(ctx context.Context) error {
 }
 
 func (m *Manager) stopForShutdown(ctx context.Context, c *Container) {
+	if c.running() == nil && c.op.lock(ctx) == nil {
+		c.op.unlock() // a start that was under way is through, and the next is refused
+	}
 	rec, _ := c.snapshot()
 	sig, err := stopSignal(&rec, "")
 	if err == nil {

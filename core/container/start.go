@@ -120,11 +120,17 @@ func (l *launch) run(ctx context.Context) (err error) {
 	for i, s := range waiting {
 		attach[i] = s.config
 	}
+	if err := l.m.o.Layers.Ease(ctx, l.rec.ID, true); err != nil {
+		return err
+	}
 	status, streams, err := l.m.o.Monitor.Run(ctx, config, attach)
 	if fault.Is(err, fault.Exists) { // of a run whose end could not be cleaned up
 		if err = l.m.o.Monitor.Delete(ctx, l.rec.ID, true); err == nil || fault.Is(err, fault.NotFound) {
 			status, streams, err = l.m.o.Monitor.Run(ctx, config, attach)
 		}
+	}
+	if easeErr := l.m.o.Layers.Ease(context.WithoutCancel(ctx), l.rec.ID, false); easeErr != nil {
+		l.m.log.Warn("the limit of a container's layer is eased still", "container", l.rec.ID, "error", easeErr)
 	}
 	if err != nil {
 		return err
@@ -172,7 +178,7 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 	rec, c := l.rec, &l.rec.Config
 	l.mounts, err = l.m.o.Layers.Mounts(ctx, rec.ID)
 	if fault.Is(err, fault.NotFound) && l.pristine { // lost in a power failure, and it was empty
-		l.mounts, err = l.m.o.Layers.Prepare(ctx, rec.ID, rec.Chain)
+		l.mounts, err = l.m.prepareRoot(ctx, rec)
 	}
 	if err != nil {
 		return err
@@ -186,6 +192,15 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 	mounts, err := l.m.specMounts(ctx, rec, rec.ID)
 	if err != nil {
 		return err
+	}
+	images, err := l.m.imageMounts(ctx, rec)
+	if err != nil {
+		return err
+	}
+	if l.userns == nil {
+		mounts = append(mounts, inSpec(images)...)
+	} else { // who mounts the root may map the ids of layers, see uncovered
+		l.mounts = append(l.mounts, images...)
 	}
 	args, err := spec.Args(c)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/sys/signal"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
 )
 
 const (
@@ -171,6 +172,7 @@ func (m *Manager) abandonRestart(c *Container) bool {
 	}
 	c.restart = restarter{}
 	c.state.Phase, c.state.StoppedByUser = exited, true
+	c.wake(wire.WaitResponse{StatusCode: int64(c.state.ExitCode)}, notRunning, nextExit)
 	rec, st := c.rec, c.state
 	c.mu.Unlock()
 	if err := m.store.putState(&rec, st); err != nil {

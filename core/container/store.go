@@ -72,6 +72,7 @@ func (s *runState) live() bool { return s.Phase == running || s.Phase == paused 
 type garbage struct {
 	ID      string   `json:"id"`
 	Volumes []string `json:"volumes,omitempty"` // anonymous ones that go with it
+	Holds   []string `json:"holds,omitempty"`   // snapshots of its mounts of images
 }
 
 type row struct {

@@ -3,6 +3,7 @@ package container
 import (
 	"testing"
 
+	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -51,6 +52,36 @@ func TestUpdateConflict(t *testing.T) {
 			}
 			if got != c.want {
 				t.Errorf("updateConflict: got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestUpdateSwap: swap that an update sets alone is compared with the memory that the container has.
+func TestUpdateSwap(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		memory, swap, set int64
+		want              string
+	}{
+		{"above the memory", 50 << 20, 100 << 20, 80 << 20, ""},
+		{"without a limit", 50 << 20, 100 << 20, -1, ""},
+		{"below the memory", 50 << 20, 100 << 20, 40 << 20, "Minimum memoryswap limit should be larger than memory limit, see usage"},
+		{"no memory", 0, 0, 80 << 20, "You should always set the Memory limit when using Memoryswap limit, see usage"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			host := wire.HostConfig{Resources: wire.Resources{Memory: c.memory, MemorySwap: c.swap}}
+			update := wire.UpdateRequest{Resources: wire.Resources{MemorySwap: c.set}}
+			if err := updateConflict(&host, &update); err != nil {
+				t.Fatal(err)
+			}
+			overResources(&host.Resources, &update.Resources)
+			got := ""
+			if err := spec.ValidateResources(&host.Resources); err != nil {
+				got = err.Error()
+			}
+			if got != c.want || host.Memory != c.memory || host.MemorySwap != c.set {
+				t.Errorf("--memory-swap %d beside --memory %d: got %d and %d, error %q, want %q", c.set, c.memory, host.Memory, host.MemorySwap, got, c.want)
 			}
 		})
 	}

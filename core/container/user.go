@@ -144,13 +144,17 @@ func (m *Manager) openStopped(ctx context.Context, rec *record, volumes bool) (*
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(list, func(a, b specs.Mount) int { // one below another comes after it
-		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
-	})
+	own, err := m.imageMounts(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range list {
 		if s.Type == "bind" {
-			mounts = append(mounts, mount.Mount{Type: s.Type, Source: s.Source, Target: s.Destination, Options: s.Options})
+			own = append(own, mount.Mount{Type: s.Type, Source: s.Source, Target: s.Destination, Options: s.Options})
 		}
 	}
-	return m.openMapped(&rec.Host, mounts)
+	slices.SortStableFunc(own, func(a, b mount.Mount) int { // one below another comes after it
+		return strings.Count(a.Target, "/") - strings.Count(b.Target, "/")
+	})
+	return m.openMapped(&rec.Host, append(mounts, own...))
 }

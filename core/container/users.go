@@ -6,10 +6,12 @@ import (
 	"github.com/sampan-project/sampan/core/image"
 )
 
-// ImageUsers returns the containers of an image, for image.Options.InUse.
+// ImageUsers returns the containers of an image and those that have it mounted, for image.Options.InUse.
 func (m *Manager) ImageUsers(imageID string) (users []image.User) {
 	for _, c := range m.all() {
-		if rec, st := c.snapshot(); rec.ImageID.String() == imageID && !c.isRemoved() {
+		rec, st := c.snapshot()
+		mounted := slices.ContainsFunc(rec.Mounts, func(p mountPoint) bool { return p.Type == "image" && p.Image.String() == imageID })
+		if (mounted || rec.ImageID.String() == imageID) && !c.isRemoved() {
 			users = append(users, image.User{ContainerID: c.id, Running: st.live() || st.Phase == restarting})
 		}
 	}

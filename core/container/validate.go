@@ -20,7 +20,7 @@ import (
 // validate checks what core/container/spec does not know of. It has no side effect.
 func (m *Manager) validate(rec *record) error {
 	for _, check := range []func(*record) error{
-		validateProcess, validateHealth, validatePolicy, m.validateNetwork, m.validateLinks, validatePorts, validateLog, m.validateOther, m.validateUserns,
+		validateProcess, validateHealth, validatePolicy, m.validateNetwork, m.validateLinks, validatePorts, validateLog, m.validateOther, m.validateUserns, m.validateStorage,
 	} {
 		if err := check(rec); err != nil {
 			return err

@@ -65,6 +65,11 @@ func (m *Manager) restoreNetworks(ctx context.Context, c *Container) error {
 		return err
 	}
 	defer c.op.unlock()
+	return m.conform(ctx, c)
+}
+
+// conform is restoreNetworks for a caller that holds the op lock.
+func (m *Manager) conform(ctx context.Context, c *Container) error {
 	rec, st := c.snapshot()
 	if !st.live() {
 		return nil

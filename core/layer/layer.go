@@ -27,6 +27,7 @@
 package layer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,8 +95,11 @@ type Store struct {
 	log    *slog.Logger
 	limits Limits
 	suffix string // overlay options that this kernel needs, see kernelOptions
+	xfs    bool   // the filesystem may keep limits
+	quotas quotas
 
-	release func(chain digest.Digest) // see OnRelease; nil: nobody is told
+	release func(chain digest.Digest)                            // see OnRelease; nil: nobody is told
+	whole   func(ctx context.Context, chain digest.Digest) error // see OnUse; nil: nobody is asked
 
 	mu        sync.Mutex
 	layers    map[digest.Digest]*layerState
@@ -104,6 +108,8 @@ type Store struct {
 	garbage   []string // directories that Open could make nothing of
 
 	removals sync.WaitGroup
+	closing  chan struct{} // closed by the first Close: what waits in the background does so no longer
+	once     sync.Once
 }
 
 type layerState struct {
@@ -140,7 +146,8 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 		return nil, &fault.Field{Field: "data-root", Given: root, Expected: `a path without , : \ and "`}
 	}
 	s := &Store{
-		root: root, opened: time.Now(), log: logger, limits: defaultLimits, suffix: kernelOptions(),
+		closing: make(chan struct{}),
+		root:    root, opened: time.Now(), log: logger, limits: defaultLimits, suffix: kernelOptions(),
 		layers: map[digest.Digest]*layerState{}, snapshots: map[string]digest.Digest{}, links: map[string]bool{},
 	}
 	for _, dir := range []string{tmpDir, linkDir, filepath.Join(emptyDir, "diff"), filepath.Join(emptyDir, "none")} {
@@ -148,6 +155,7 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 			return nil, fmt.Errorf("open layer store: %w", err)
 		}
 	}
+	s.xfs = onXFS(root)
 	// 0700: a set-user-ID program of an image is root's in a container, and would be on the host to
 	// whoever could walk to it. The kernel asks for no right on the way to an overlay's layers.
 	if err := os.Chmod(root, 0o700); err != nil {
@@ -170,6 +178,7 @@ func (s *Store) SetLimits(l Limits) { s.limits = l }
 
 // Close waits for removals that go on in the background.
 func (s *Store) Close() error {
+	s.once.Do(func() { close(s.closing) })
 	s.removals.Wait()
 	return nil
 }

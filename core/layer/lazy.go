@@ -22,6 +22,11 @@ import (
 // unpacked files in the place of the link, in one act.
 const shownFile = "shown.json"
 
+// grace is how long what showed a layer is kept after its files have taken its place. An overlay that is mounted at that
+// moment has looked the old place up, and takes it a moment later: the kernel refuses it (EINVAL) if it is unmounted in
+// between.
+const grace = 5 * time.Second
+
 // Shown describes a layer that is shown.
 type Shown struct {
 	DiffID digest.Digest
@@ -46,6 +51,18 @@ type Attributes struct {
 // OnRelease says who is told when a layer that was shown, and that some process had committed, is
 // removed or replaced. It is for the time before the first layer is.
 func (s *Store) OnRelease(fn func(chain digest.Digest)) { s.release = fn }
+
+// OnUse says who is asked before a snapshot is mounted on a chain with a layer that is shown, and returns when there is
+// none any more. It is for stores whose layers are mounted with mapped ids (userns-remap): where a layer's link leads to
+// they would not be. It is for the time before the first snapshot is.
+func (s *Store) OnUse(whole func(ctx context.Context, chain digest.Digest) error) { s.whole = whole }
+
+func (s *Store) await(ctx context.Context, chain digest.Digest) error {
+	if s.whole == nil || !errors.Is(s.verified(chain), ErrShownBelow) {
+		return nil
+	}
+	return s.whole(ctx, chain)
+}
 
 // StageShown is Stage for a layer that is shown.
 func (s *Store) StageShown(shown Shown) (*Staged, error) {
@@ -121,6 +138,24 @@ func (s *Store) IsShown(chain digest.Digest) bool {
 	return ok && chain != "" && isShown(s.dir(l.ChainID))
 }
 
+// resize has a layer's size from its files, in the place of what was said of it.
+func (s *Store) resize(chain digest.Digest, size int64) error {
+	l := s.layers[chain]
+	if l.Size == size {
+		return nil
+	}
+	l.Size = size
+	data, err := json.Marshal(l.Layer)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir(chain), metaFile)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
 // ShownLayers returns what is kept of the layers that are shown, by chain.
 func (s *Store) ShownLayers() map[digest.Digest]json.RawMessage {
 	list := map[digest.Digest]json.RawMessage{}
@@ -141,6 +176,16 @@ func (s *Store) ShownLayers() map[digest.Digest]json.RawMessage {
 // Replace puts unpacked files in the place of a layer that is shown. Mounts that are there keep what
 // they show. In any case the staged layer is used up. A layer that is not shown, or not there, stays so.
 func (s *Store) Replace(ctx context.Context, chain digest.Digest, st *Staged) error {
+	if err := s.replace(ctx, chain, st); err != nil {
+		return err
+	}
+	if err := s.resettleAbove(chain); err != nil {
+		s.log.Warn("layers that stand on one that was shown", "error", err)
+	}
+	return nil
+}
+
+func (s *Store) replace(ctx context.Context, chain digest.Digest, st *Staged) error {
 	defer st.Discard()
 	s.mu.Lock()
 	l, err := s.get(chain)
@@ -166,6 +211,14 @@ func (s *Store) Replace(ctx context.Context, chain digest.Digest, st *Staged) er
 	if !isShown(dir) {
 		return nil
 	}
+	if st.provisional {
+		if err := os.Rename(filepath.Join(st.dir, inheritedFile), filepath.Join(dir, inheritedFile)); err != nil {
+			return fmt.Errorf("replace layer: %w", err)
+		}
+	}
+	if err := s.resize(chain, st.Size); err != nil {
+		return fmt.Errorf("replace layer: %w", err)
+	}
 	crash.Point("layer shown", "before exchange")
 	// Both names exist all the time: a mount that is made at this moment finds one or the other.
 	err = unix.Renameat2(unix.AT_FDCWD, filepath.Join(st.dir, "diff"), unix.AT_FDCWD, filepath.Join(dir, "diff"), unix.RENAME_EXCHANGE)
@@ -177,8 +230,14 @@ func (s *Store) Replace(ctx context.Context, chain digest.Digest, st *Staged) er
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	if s.release != nil {
-		s.removals.Go(func() { s.release(chain) })
+	if release := s.release; release != nil {
+		s.removals.Go(func() {
+			select {
+			case <-time.After(grace):
+			case <-s.closing:
+			}
+			release(chain)
+		})
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,8 +56,8 @@ func (s *Store) drop(l *layerState) error {
 	s.unlink(l.Link)
 	delete(s.links, l.Link)
 	delete(s.layers, l.ChainID)
-	if shown && s.release != nil {
-		s.removals.Go(func() { s.release(l.ChainID) })
+	if release := s.release; shown && release != nil {
+		s.removals.Go(func() { release(l.ChainID) })
 	}
 	return nil
 }
@@ -104,8 +105,19 @@ func (s *Store) Distrust(chains []digest.Digest) {
 
 // Reconcile removes what nobody speaks for: snapshots whose key is not in keys, layers that are not
 // in one of the chains and not below a kept snapshot, and what a crash left. It is for the start of
-// the daemon, before the first Stage and Prepare. It goes on after an error.
+// the daemon, before the first Stage and Prepare. It goes on after an error. Of layers that were shown nobody is told
+// (OnRelease): those who do it sweep by themselves at the start, and what they are told later they would take for the same
+// layer when it is shown anew.
 func (s *Store) Reconcile(ctx context.Context, keys []string, chains []digest.Digest) error {
+	s.mu.Lock()
+	release := s.release
+	s.release = nil
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.release = release
+	}()
 	keep := map[string]bool{}
 	for _, key := range keys {
 		if name, err := snapshotDir(key); err == nil {
@@ -113,6 +125,8 @@ func (s *Store) Reconcile(ctx context.Context, keys []string, chains []digest.Di
 		}
 	}
 	errs := []error{s.clean(), s.dropSnapshots(ctx, keep), s.dropLayers(ctx, chains), s.dropLinks()}
+	s.awaitSnapshots(chains)
+	errs = append(errs, s.resettleAbove(""))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("reconcile layer store: %w", err)
 	}
@@ -167,27 +181,37 @@ func (s *Store) dropSnapshots(ctx context.Context, keep map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// Orphans returns the layers that are in none of the chains and not below a snapshot, in no order.
-func (s *Store) Orphans(chains []digest.Digest) []Layer {
+// awaitSnapshots releases again what an earlier daemon had released and a snapshot stands on: it goes with the last.
+func (s *Store) awaitSnapshots(chains []digest.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	wanted := s.standing(chains)
+	for chain, l := range s.layers {
+		l.released = l.released || chain != "" && !wanted[chain]
+	}
+}
+
+// standing are the layers of chains with all below them.
+func (s *Store) standing(chains []digest.Digest) map[digest.Digest]bool {
 	wanted := map[digest.Digest]bool{}
-	keep := func(chain digest.Digest) {
+	for _, chain := range chains {
 		for chain != "" && !wanted[chain] {
 			l, ok := s.layers[chain]
 			if !ok {
-				return
+				break
 			}
 			wanted[chain] = true
 			chain = l.Parent
 		}
 	}
-	for _, chain := range chains {
-		keep(chain)
-	}
-	for _, chain := range s.snapshots {
-		keep(chain)
-	}
+	return wanted
+}
+
+// Orphans returns the layers that are in none of the chains and not below a snapshot, in no order.
+func (s *Store) Orphans(chains []digest.Digest) []Layer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := s.standing(slices.AppendSeq(slices.Clone(chains), maps.Values(s.snapshots)))
 	var gone []Layer
 	for chain, l := range s.layers {
 		if chain != "" && !wanted[chain] {

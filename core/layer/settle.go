@@ -49,7 +49,13 @@ func (st *Staged) Commit(ctx context.Context, parent digest.Digest) (_ Layer, er
 	if err := st.settle(ctx, parent); err != nil {
 		return Layer{}, fmt.Errorf("commit layer: %w", err)
 	}
-	return st.publish(Layer{ChainID: chain, DiffID: st.DiffID, Parent: parent, Size: st.Size})
+	l, err := st.publish(Layer{ChainID: chain, DiffID: st.DiffID, Parent: parent, Size: st.Size})
+	if err == nil && st.provisional { // what is below may have come in the meantime
+		if err := s.resettle(chain); err != nil {
+			s.log.Warn("layer", "error", err)
+		}
+	}
+	return l, err
 }
 
 // publish gives the directory its final name. It keeps the use of the parent that Commit took,
@@ -105,9 +111,10 @@ func (st *Staged) rename(l Layer) error {
 	return os.Rename(st.dir, final)
 }
 
-// ErrShownBelow is a hard link to a file of a layer that is only shown: nobody knows yet whether it has the content of its
-// diff ID, and a copy would stay when it turns out that it has not.
-var ErrShownBelow = errors.New("a hard link leads to a layer that is not there yet")
+// ErrShownBelow is a hard link to a file of a layer that is only shown, or an opaque root above one: nobody knows yet
+// whether it has the content of its diff ID, and the copy, or the names that are hidden, would stay when it turns out that
+// it has not.
+var ErrShownBelow = errors.New("a hard link or an opaque root needs a layer that is not there yet")
 
 // verified returns ErrShownBelow when a layer of the chain is only shown.
 func (s *Store) verified(chain digest.Digest) error {
@@ -132,7 +139,7 @@ func (st *Staged) settle(ctx context.Context, parent digest.Digest) error {
 		}
 		return nil
 	}
-	if len(st.borrowed) > 0 {
+	if len(st.borrowed) > 0 || st.hideRoot {
 		if err := st.store.verified(parent); err != nil {
 			return err
 		}
@@ -164,7 +171,11 @@ func (st *Staged) settle(ctx context.Context, parent digest.Digest) error {
 		return err
 	}
 	// Children before their parents: what is made in a directory changes its time.
-	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(st.implied))) {
+	dirs := slices.Sorted(maps.Keys(st.implied))
+	if err := st.inherited(parent, dirs); err != nil {
+		return err
+	}
+	for _, dir := range slices.Backward(dirs) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -45,8 +45,11 @@ func snapshotDir(key string) (string, error) {
 
 // Prepare makes a writable snapshot called key on top of a chain ("" is an empty root) and returns
 // its mounts: one overlay at "/". A key that is in use is fault.Exists.
-func (s *Store) Prepare(_ context.Context, key string, chain digest.Digest) ([]mount.Mount, error) {
+func (s *Store) Prepare(ctx context.Context, key string, chain digest.Digest) ([]mount.Mount, error) {
 	name, err := snapshotDir(key)
+	if err == nil {
+		err = s.await(ctx, chain)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +126,11 @@ func (s *Store) makeSnapshot(name string, chain digest.Digest) ([]mount.Mount, e
 }
 
 // Mounts returns the mounts of a snapshot again, or fault.NotFound.
-func (s *Store) Mounts(_ context.Context, key string) ([]mount.Mount, error) {
+func (s *Store) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	name, chain, err := s.snapshot(key)
+	if err == nil {
+		err = s.await(ctx, chain)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -198,11 +204,7 @@ func (s *Store) View(chain digest.Digest) ([]mount.Mount, error) {
 	for _, l := range list {
 		names = append(names, short+l.Link)
 	}
-	// An overlay without an upper directory needs two lower ones.
-	for i := 0; len(names) < 2; i++ {
-		names = append(names, filepath.Join(s.root, emptyDir, [...]string{"diff", "none"}[i]))
-	}
-	return s.overlay("ro", "lowerdir="+strings.Join(names, ":")), nil
+	return []mount.Mount{s.lowersOnly(names)}, nil
 }
 
 // Paths returns what GET /containers/{id}/json shows as GraphDriver.Data, nil for an unknown key.
@@ -291,6 +293,9 @@ func (s *Store) discard(dir string) error {
 
 // putAway renames a directory to a fresh name below tmp/.
 func (s *Store) putAway(dir string) (string, error) {
+	if err := s.unlimit(dir); err != nil {
+		return "", err
+	}
 	hole, err := os.MkdirTemp(filepath.Join(s.root, tmpDir), "gone-")
 	if err != nil {
 		return "", err

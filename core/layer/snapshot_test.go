@@ -214,6 +214,13 @@ func TestReopenAndReconcile(t *testing.T) {
 			t.Errorf("%s has %d entries, want %d: %v", dir, len(left), want, err)
 		}
 	}
+	// No image has the layers any more: they go with the last snapshot, also when they were released before the end.
+	if err := s.Remove(ctx, "kept"); err != nil {
+		t.Error(err)
+	}
+	if list := s.Layers(); len(list) > 0 {
+		t.Errorf("layers are left when nobody uses them: %v", list)
+	}
 }
 
 func TestManyLayers(t *testing.T) {

@@ -31,7 +31,8 @@ type Staged struct {
 	hideRoot bool              // the root directory is opaque
 	times    []dirTime         // of its directories, when settling will make something in them
 
-	shown *Shown // its files are elsewhere, see lazy.go
+	shown       *Shown // its files are elsewhere, see lazy.go
+	provisional bool   // it has attributes of a layer that is only shown, see inherit.go
 }
 
 // maxTrailer bounds what follows the end of an archive: archivers fill up a block, of 10 KiB in

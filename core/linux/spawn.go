@@ -450,6 +450,9 @@ func (s *Spawn) finish(p *program, pid, pidfd int) (Child, error) {
 	}
 	reap(pidfd, pid, false) // the one in between
 	second := int(p.out.pid)
+	if second == 0 { // which would mean ourselves to kill(2)
+		return Child{}, fmt.Errorf("clone3: the process that was to make it was killed: %w", unix.ESRCH)
+	}
 	// It is our child and nobody has waited for it, so the number is still its own.
 	fd, err := unix.PidfdOpen(second, 0)
 	if err != nil {

@@ -226,6 +226,7 @@ func TestSpawnReportsWhatFailed(t *testing.T) {
 		{"preparing", Spawn{Program: shell(t), Flags: unix.CLONE_NEWUSER, Prepare: func(int) error { return failing }}, failing, ""},
 		{"placing", Spawn{Program: shell(t), Place: func(int) error { return failing }}, failing, ""},
 		{"placing before the second clone", Spawn{Program: shell(t), Fork: true, Place: func(int) error { return failing }}, failing, ""},
+		{"being killed before the second clone", Spawn{Program: shell(t), Fork: true, Place: func(pid int) error { return unix.Kill(pid, unix.SIGKILL) }}, unix.ESRCH, "killed"},
 		{"joining after placing", Spawn{Program: shell(t), Place: func(int) error { return nil }, Join: []Join{{null, unix.CLONE_NEWNET}}}, unix.EINVAL, "setns " + os.DevNull},
 		{"executing after preparing", Spawn{Program: null, Prepare: func(int) error { return nil }}, unix.EACCES, "execveat"},
 		{"executing after the second clone", Spawn{Program: null, Fork: true}, unix.EACCES, "execveat"},

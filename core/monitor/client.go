@@ -123,14 +123,22 @@ func (l *link) send(r protocol.Request, p *pending, files []*os.File) (id uint32
 	l.pending[id] = p
 	l.mu.Unlock()
 	if err := l.conn.Send(id, body, files); err != nil {
+		var unsent *protocol.Unsent
+		if errors.As(err, &unsent) { // it is this request's failure alone
+			l.mu.Lock()
+			delete(l.pending, id)
+			l.mu.Unlock()
+			return 0, fmt.Errorf("monitor: %s: %w", r.Verb, err)
+		}
 		l.end(err)
 		return 0, l.lost()
 	}
 	return id, nil
 }
 
-// forget gives a request up and tells the monitor so.
-func (l *link) forget(id uint32) {
+// forget gives a request up and tells the monitor so. It reports whether nothing will come of the request any more;
+// else its answer is being delivered, or its loss.
+func (l *link) forget(id uint32) bool {
 	l.mu.Lock()
 	_, waiting := l.pending[id]
 	delete(l.pending, id)
@@ -140,6 +148,7 @@ func (l *link) forget(id uint32) {
 			l.conn.Send(id, body, nil) //nolint:errcheck // a lost connection gives up by itself
 		}
 	}
+	return waiting
 }
 
 // call sends one request and waits for its answer.
@@ -155,11 +164,12 @@ func (l *link) call(ctx context.Context, r protocol.Request, files []*os.File) (
 	case <-p.gone:
 		return answer{}, l.lost()
 	case <-ctx.Done():
-		l.forget(id)
-		select {
-		case a := <-p.answer: // it came at the same moment
-			closeAll(a.files)
-		default:
+		if !l.forget(id) {
+			select {
+			case a := <-p.answer: // it came at the same moment
+				closeAll(a.files)
+			case <-p.gone:
+			}
 		}
 		return answer{}, fmt.Errorf("monitor: %s %s: %w", r.Verb, r.ID, context.Cause(ctx))
 	}

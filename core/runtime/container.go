@@ -110,13 +110,11 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer call.Close()
-	stop := context.AfterFunc(ctx, func() { unix.Shutdown(int(call.Fd()), unix.SHUT_RDWR) }) //nolint:errcheck // it is closed anyway
-	defer stop()
 	d := initproc.NewDialogue(call)
 	d.Warn = c.warn
 	d.Listener = c.listener(c.record.Pid, specs.StateCreated)
-	err = d.Executed()
-	unix.Unlinkat(int(dir.Fd()), socketName, 0) //nolint:errcheck // see status: the socket's presence alone proves nothing
+	_, err = until(ctx, d.Executed, func() { unix.Shutdown(int(call.Fd()), unix.SHUT_RDWR) }) //nolint:errcheck // it is closed anyway
+	unix.Unlinkat(int(dir.Fd()), socketName, 0)                                               //nolint:errcheck // see status: the socket's presence alone proves nothing
 	if ctx.Err() != nil {
 		return fmt.Errorf("start container %s: %w", c.ID(), context.Cause(ctx))
 	}

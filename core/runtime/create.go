@@ -268,12 +268,24 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 
 // converse talks with a process that is killed when the context ends first.
 func (c *Container) converse(ctx context.Context, child linux.Child, talk func() error) error {
-	stop := context.AfterFunc(ctx, func() { linux.Signal(child.PidFD, unix.SIGKILL) }) //nolint:errcheck // it may have ended
-	err := talk()
-	if !stop() && ctx.Err() != nil {
+	ended, err := until(ctx, talk, func() { linux.Signal(child.PidFD, unix.SIGKILL) }) //nolint:errcheck // it may have ended
+	if ended {
 		return fmt.Errorf("container %s: %w", c.record.ID, context.Cause(ctx))
 	}
 	return err
+}
+
+// until talks, and cuts the talk short when the context ends first. When it returns, cut has returned or is never
+// called: what it uses can be closed.
+func until(ctx context.Context, talk func() error, cut func()) (ended bool, err error) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(done); cut() })
+	err = talk()
+	if stop() {
+		return false, err
+	}
+	<-done
+	return true, err
 }
 
 func (c *Container) warn(text string) { c.runtime.log.Warn(text, "container", c.record.ID) }

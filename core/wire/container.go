@@ -178,13 +178,14 @@ type RestartPolicy struct {
 
 // MountSpec is one --mount.
 type MountSpec struct {
-	Type          string              `json:"Type,omitempty"` // bind, volume, tmpfs
+	Type          string              `json:"Type,omitempty"` // bind, volume, tmpfs, image
 	Source        string              `json:"Source,omitempty"`
 	Target        string              `json:"Target,omitempty"`
 	ReadOnly      bool                `json:"ReadOnly,omitempty"`
 	Consistency   string              `json:"Consistency,omitempty"`
 	BindOptions   *MountBindOptions   `json:"BindOptions,omitempty"`
 	VolumeOptions *MountVolumeOptions `json:"VolumeOptions,omitempty"`
+	ImageOptions  *MountImageOptions  `json:"ImageOptions,omitempty"`
 	TmpfsOptions  *MountTmpfsOptions  `json:"TmpfsOptions,omitempty"`
 }
 
@@ -203,6 +204,11 @@ type MountVolumeOptions struct {
 	Labels       map[string]string `json:"Labels,omitempty"`
 	Subpath      string            `json:"Subpath,omitempty"`
 	DriverConfig *VolumeDriver     `json:"DriverConfig,omitempty"`
+}
+
+// MountImageOptions are the options of a mount of an image.
+type MountImageOptions struct {
+	Subpath string `json:"Subpath,omitempty"`
 }
 
 // VolumeDriver names a volume driver and its options.

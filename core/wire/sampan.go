@@ -38,6 +38,9 @@ type BuildGraph struct {
 	Tags   []string `json:"tags,omitempty"`
 	// NoCache runs every step again.
 	NoCache bool `json:"noCache,omitempty"`
+	// Proxies are variables such as HTTP_PROXY for the commands that do not set them. How the network
+	// is reached says nothing about the result: no key of the cache, and no image, has them.
+	Proxies map[string]string `json:"proxies,omitempty"`
 }
 
 // BuildNode is one operation; the field named like Op is set, none for scratch.

@@ -16,6 +16,7 @@ var (
 	errStartBody  = fault.New(fault.Invalid, "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
 	errCheckpoint = fault.New(fault.NotImplemented, "starting from a checkpoint is not supported by this daemon")
 	errNoConfig   = fault.New(fault.Invalid, "config cannot be empty in order to create a container")
+	errNoBody     = fault.New(fault.Invalid, "invalid JSON: got EOF while reading request body")
 )
 
 // words is a command: a list of strings, or one string for a list of one.
@@ -56,7 +57,10 @@ func (c containers) create(w http.ResponseWriter, r *route.Request) error {
 	if err := r.Decode(w, &body); err != nil {
 		return err
 	}
-	if body == nil {
+	switch {
+	case body == nil && r.ContentLength == 0:
+		return errNoBody
+	case body == nil:
 		return errNoConfig
 	}
 	req := body.ContainerCreateRequest
@@ -172,6 +176,10 @@ func adaptMount(m *wire.MountSpec, v route.Version) error {
 		return fault.New(fault.Invalid, "TmpfsOptions must not be specified on mount type %q", m.Type)
 	case v < 44 && m.BindOptions != nil && m.BindOptions.ReadOnlyForceRecursive:
 		return fault.New(fault.Invalid, "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
+	case m.ImageOptions != nil && m.Type != "image":
+		return fault.New(fault.Invalid, "ImageOptions must not be specified on mount type %q", m.Type)
+	case v < 48 && m.Type == "image":
+		return fault.New(fault.Invalid, `Mount type "Image" needs API v1.48 or newer`)
 	case v < 45 && m.VolumeOptions != nil && m.VolumeOptions.Subpath != "":
 		return fault.New(fault.Invalid, "VolumeOptions.Subpath needs API v1.45 or newer")
 	}

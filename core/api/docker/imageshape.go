@@ -36,19 +36,20 @@ func shapeImages(list []wire.ImageSummary, v route.Version) any {
 }
 
 // imageConfig is the part of a container's configuration that an image has, which is all that
-// clients from v1.50 on are shown of it.
+// clients from v1.50 on are shown of it. What has no omitempty is there also when it is not set: clients had always found
+// it (Docker since 28.3).
 type imageConfig struct {
-	User         string              `json:"User,omitempty"`
+	User         string              `json:"User"`
 	ExposedPorts map[string]struct{} `json:"ExposedPorts,omitempty"`
-	Env          []string            `json:"Env,omitempty"`
-	Entrypoint   []string            `json:"Entrypoint,omitempty"`
-	Cmd          []string            `json:"Cmd,omitempty"`
-	Volumes      map[string]struct{} `json:"Volumes,omitempty"`
-	WorkingDir   string              `json:"WorkingDir,omitempty"`
-	Labels       map[string]string   `json:"Labels,omitempty"`
+	Env          []string            `json:"Env"`
+	Entrypoint   []string            `json:"Entrypoint"`
+	Cmd          []string            `json:"Cmd"`
+	Volumes      map[string]struct{} `json:"Volumes"`
+	WorkingDir   string              `json:"WorkingDir"`
+	Labels       map[string]string   `json:"Labels"`
 	StopSignal   string              `json:"StopSignal,omitempty"`
 	Healthcheck  *wire.Healthcheck   `json:"Healthcheck,omitempty"`
-	OnBuild      []string            `json:"OnBuild,omitempty"`
+	OnBuild      []string            `json:"OnBuild"`
 	Shell        []string            `json:"Shell,omitempty"`
 }
 

@@ -21,8 +21,8 @@ var (
 func (v Version) String() string { return fmt.Sprintf("1.%d", int(v)) }
 
 // SplitVersion takes the prefix "/v1.44" from a path. A path without one is of the newest version.
-// A version that the server does not speak is Invalid, with the words that clients print, and the rest of
-// the path.
+// A version that the server does not speak is Invalid, with the words that clients print; it and the rest of the
+// path are returned all the same. What is no version at all is taken for the newest.
 func SplitVersion(path string) (Version, string, error) {
 	tail, ok := strings.CutPrefix(path, "/v")
 	if !ok {
@@ -36,11 +36,11 @@ func SplitVersion(path string) (Version, string, error) {
 	v, err := parseVersion(number)
 	switch {
 	case err != nil:
-		return 0, rest, err
+		return Newest, rest, err
 	case v < Oldest:
-		return 0, rest, fault.New(fault.Invalid, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", number, Oldest)
+		return v, rest, fault.New(fault.Invalid, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", number, Oldest)
 	case v > Newest:
-		return 0, rest, fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", number, Newest)
+		return v, rest, fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", number, Newest)
 	}
 	return v, rest, nil
 }

@@ -19,13 +19,14 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 )
 
-// fake is a systemd that answers one connection on its private socket: what is asked of it is in calls.
+// fake is a systemd that answers one connection on its private socket.
 type fake struct {
 	t     *testing.T
 	conn  net.Conn
 	in    *bufio.Reader
-	calls []string
+	calls []string // see asked
 	job   uint32
+	done  chan struct{} // closed when it answers no more
 	// of the next calls
 	failing map[string]string // method to the name of an error
 	result  string            // of jobs
@@ -40,9 +41,9 @@ func newFake(t *testing.T, f *fake) *Bus {
 		t.Fatal(err)
 	}
 	f.t = t
-	done := make(chan struct{})
+	f.done = make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(f.done)
 		conn, err := l.Accept()
 		if err != nil {
 			return
@@ -57,12 +58,19 @@ func newFake(t *testing.T, f *fake) *Bus {
 			b.Close() //nolint:errcheck // the test is over
 		}
 		l.Close() //nolint:errcheck // likewise
-		<-done
+		<-f.done
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// asked closes the Bus, and returns what was asked of the fake by then.
+func (f *fake) asked(b *Bus) []string {
+	b.Close() //nolint:errcheck // what was asked is answered
+	<-f.done
+	return f.calls
 }
 
 func (f *fake) serve() {
@@ -174,7 +182,7 @@ func TestBusStartsAndStops(t *testing.T) {
 		}
 	}
 	want := []string{"StartTransientUnit p-n.scope", "SetUnitProperties p-n.scope", "AttachProcessesToUnit p-n.scope", "StopUnit p-n.scope", "ResetFailedUnit p-n.scope"}
-	if diff := cmp.Diff(want, f.calls); diff != "" {
+	if diff := cmp.Diff(want, f.asked(b)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }
@@ -201,12 +209,13 @@ func TestBusErrors(t *testing.T) {
 			func(ctx context.Context, b *Bus) error { return b.Set(ctx, unit, []Property{property("A", "b")}) }, fault.Invalid, "set properties of unit p-n.scope: words", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := c.do(t.Context(), newFake(t, &c.f))
+			b := newFake(t, &c.f)
+			err := c.do(t.Context(), b)
 			if c.words == "" && err != nil || c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words) || !fault.Is(err, c.class) || strings.Contains(err.Error(), "\n")) {
 				t.Errorf("%v; expected %v %q", err, c.class, c.words)
 			}
-			if len(c.f.calls) != c.calls {
-				t.Errorf("calls: %v", c.f.calls)
+			if calls := c.f.asked(b); len(calls) != c.calls {
+				t.Errorf("calls: %v", calls)
 			}
 		})
 	}

@@ -49,13 +49,28 @@ func validateModes(c *wire.ContainerConfig, h *wire.HostConfig) error {
 	return nil
 }
 
-// PrivateCgroupns reports whether the container sees its own cgroup as the root. Docker's default
-// is private on a host with cgroup v2 and the host's on others.
+// PrivateCgroupns reports whether the container sees its own cgroup as the root.
 func PrivateCgroupns(h *wire.HostConfig) bool {
-	if h.CgroupnsMode == "" {
-		return CgroupV2() && !h.Privileged
+	mode := h.CgroupnsMode
+	if mode == "" {
+		mode = DefaultCgroupns("", h.Privileged, CgroupV2())
 	}
-	return h.CgroupnsMode == "private"
+	return mode == "private"
+}
+
+// DefaultCgroupns is the mode of a container that asks for none: as dockerd has it, private on a host with
+// cgroup v2 and the host's on others, or what the daemon is configured to. With v1 a privileged container has the
+// host's in any case.
+func DefaultCgroupns(configured string, privileged, v2 bool) string {
+	switch {
+	case privileged && !v2:
+		return "host"
+	case configured != "":
+		return configured
+	case v2:
+		return "private"
+	}
+	return "host"
 }
 
 func (in Input) namespaces() ([]specs.LinuxNamespace, error) {

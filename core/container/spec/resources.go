@@ -184,11 +184,31 @@ func Resources(h *wire.HostConfig) (*specs.LinuxResources, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := sharesFit(r.CPUShares); err != nil {
+		return nil, err
+	}
 	out := &specs.LinuxResources{Memory: memory(r), CPU: cpu(r), BlockIO: io}
 	if r.PidsLimit != nil && *r.PidsLimit != 0 {
 		out.Pids = &specs.LinuxPids{Limit: r.PidsLimit}
 	}
 	return out, nil
+}
+
+// minShares and maxShares are what v1's kernel keeps (MIN_SHARES and MAX_SHARES of kernel/sched/sched.h): it takes
+// others for the nearest and says nothing, so Docker's runtime reads back and refuses. v2 has a weight of its own
+// range, to which all are translated.
+const minShares, maxShares = 2, 262144
+
+// sharesFit is asked when the limit is to hold, as with Docker: a container can be created with any.
+func sharesFit(shares int64) error {
+	switch {
+	case shares == 0 || CgroupV2():
+	case shares < minShares:
+		return fault.New(fault.Invalid, "--cpu-shares %d: the minimum allowed cpu-shares is %d", shares, minShares)
+	case shares > maxShares:
+		return fault.New(fault.Invalid, "--cpu-shares %d: the maximum allowed cpu-shares is %d", shares, maxShares)
+	}
+	return nil
 }
 
 func memory(r *wire.Resources) *specs.LinuxMemory {

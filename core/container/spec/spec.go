@@ -78,7 +78,6 @@ func validateUnsupported(c *wire.ContainerConfig, h *wire.HostConfig) error {
 		why    string
 	}{
 		{len(h.DeviceRequests) > 0, "--gpus", "no driver for device requests is installed"},
-		{len(h.StorageOpt) > 0, "--storage-opt", "the overlay storage has no per-container options"},
 		{h.Isolation != "" && h.Isolation != "default", "--isolation " + h.Isolation, "Linux has only \"default\""},
 		{h.CPUCount != 0, "--cpu-count", "it is for Windows"},
 		{h.CPUPercent != 0, "--cpu-percent", "it is for Windows"},

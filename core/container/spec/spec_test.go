@@ -93,3 +93,34 @@ func TestArgs(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+func TestDefaultCgroupns(t *testing.T) {
+	for _, c := range []struct {
+		configured     string
+		privileged, v2 bool
+		want           string
+	}{
+		{"", false, true, "private"}, {"", true, true, "private"}, {"host", false, true, "host"}, {"host", true, true, "host"},
+		{"", false, false, "host"}, {"", true, false, "host"}, {"private", false, false, "private"}, {"private", true, false, "host"},
+	} {
+		if got := DefaultCgroupns(c.configured, c.privileged, c.v2); got != c.want {
+			t.Errorf("configured %q, privileged %v, v2 %v: %s, expected %s", c.configured, c.privileged, c.v2, got, c.want)
+		}
+	}
+}
+
+// TestShares is about v1's bounds: a kernel with v2 alone has others, to which all shares are translated.
+func TestShares(t *testing.T) {
+	for shares, want := range map[int64]string{0: "", 2: "", 262144: "", 1: "the minimum allowed cpu-shares is 2", 262145: "the maximum allowed cpu-shares is 262144"} {
+		h := wire.HostConfig{Resources: wire.Resources{CPUShares: shares}}
+		if err := ValidateResources(&h.Resources); err != nil {
+			t.Errorf("%d shares cannot be asked for: %v", shares, err)
+		}
+		if CgroupV2() {
+			want = ""
+		}
+		if _, err := Resources(&h); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%d shares: %v, expected %q", shares, err, want)
+		}
+	}
+}

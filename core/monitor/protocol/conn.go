@@ -28,6 +28,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
 )
 
 // Version is the protocol's version; "hello" compares it. A monitor outlives the daemon that
@@ -78,41 +80,51 @@ func (c *Conn) Close() { _ = c.unix.Close() }
 // Unix returns the socket.
 func (c *Conn) Unix() *net.UnixConn { return c.unix }
 
+// Unsent is an error of Send before anything was written: the connection is as it was.
+type Unsent struct{ Err error }
+
+func (e *Unsent) Error() string { return e.Err.Error() }
+func (e *Unsent) Unwrap() error { return e.Err }
+
 // Send writes one frame with duplicates of the files.
 func (c *Conn) Send(id uint32, body []byte, files []*os.File) error {
 	if len(body) > maxBody {
-		return fmt.Errorf("message of %d bytes: expected at most %d", len(body), maxBody)
+		return &Unsent{fault.New(fault.Invalid, "message of %d bytes: expected at most %d", len(body), maxBody)}
 	}
 	if len(files) > maxFiles {
-		return fmt.Errorf("%d files: expected at most %d", len(files), maxFiles)
+		return &Unsent{fault.New(fault.Invalid, "%d files: expected at most %d", len(files), maxFiles)}
 	}
+	fds, err := descriptors(files)
+	if err != nil {
+		return &Unsent{err}
+	}
+	defer runtime.KeepAlive(files)
 	c.sending.Lock()
 	defer c.sending.Unlock()
-	for len(files) > maxFilesFrame {
-		if err := c.send(id, moreFiles, nil, files[:maxFilesFrame]); err != nil {
+	for len(fds) > maxFilesFrame {
+		if err := c.send(id, moreFiles, nil, fds[:maxFilesFrame]); err != nil {
 			return err
 		}
-		files = files[maxFilesFrame:]
+		fds = fds[maxFilesFrame:]
 	}
-	return c.send(id, 0, body, files)
+	return c.send(id, 0, body, fds)
 }
 
-func (c *Conn) send(id uint32, flags byte, body []byte, files []*os.File) error {
+func (c *Conn) send(id uint32, flags byte, body []byte, fds []int) error {
 	b := c.out[:0]
 	b = binary.BigEndian.AppendUint16(b, magic)
-	b = append(b, flags, byte(len(files)))
+	b = append(b, flags, byte(len(fds)))
 	b = binary.BigEndian.AppendUint32(b, id)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
 	b = append(b, body...)
 	if cap(b) <= 16<<10 {
 		c.out = b // a large one is not kept for the life of the connection
 	}
-	rights, err := rightsOf(files)
-	if err != nil {
-		return err
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
 	}
 	n, _, err := c.unix.WriteMsgUnix(b, rights, nil)
-	runtime.KeepAlive(files)
 	if err != nil {
 		return err
 	}
@@ -122,10 +134,7 @@ func (c *Conn) send(id uint32, flags byte, body []byte, files []*os.File) error 
 	return err
 }
 
-func rightsOf(files []*os.File) ([]byte, error) {
-	if len(files) == 0 {
-		return nil, nil
-	}
+func descriptors(files []*os.File) ([]int, error) {
 	fds := make([]int, len(files))
 	for i, f := range files {
 		// Through SyscallConn and not Fd, which in some versions of Go takes a file out of the poller.
@@ -137,7 +146,7 @@ func rightsOf(files []*os.File) ([]byte, error) {
 			return nil, fmt.Errorf("send file %s: %w", f.Name(), err)
 		}
 	}
-	return unix.UnixRights(fds...), nil
+	return fds, nil
 }
 
 // Receive reads the next frame. io.EOF means that the other end closed between two frames.

@@ -26,6 +26,7 @@ const keepExecs = 128
 type container struct {
 	id      string
 	adopted bool
+	alone   bool // it has a pid namespace of its own, with whose init all of its processes end (pid_namespaces(7))
 	oci     ociContainer
 	init    *process
 
@@ -92,7 +93,7 @@ func create(ctx context.Context, rt oci, o monitor.Config) (_ *container, err er
 	if err != nil {
 		return nil, err
 	}
-	c := &container{id: o.ID, oci: oc, init: p, netns: o.NetNS, hold: o.Hold, forwarders: forwarders}
+	c := &container{id: o.ID, alone: ownPids(o.Spec), oci: oc, init: p, netns: o.NetNS, hold: o.Hold, forwarders: forwarders}
 	height, width := consoleSize(o.Spec.Process, o.ConsoleHeight, o.ConsoleWidth)
 	if err := p.take(oc, height, width); err != nil {
 		abandon(oc.Pid())
@@ -100,6 +101,12 @@ func create(ctx context.Context, rt oci, o monitor.Config) (_ *container, err er
 	}
 	p.run()
 	return c, nil
+}
+
+func ownPids(s *specs.Spec) bool {
+	return s.Linux != nil && slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == specs.PIDNamespace && n.Path == ""
+	})
 }
 
 func consoleSize(p *specs.Process, height, width uint16) (uint16, uint16) {

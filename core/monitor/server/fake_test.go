@@ -27,6 +27,7 @@ type fakeOCI struct {
 	mu sync.Mutex
 	// containers that were created and not deleted
 	containers map[string]*fakeContainer
+	making     func() // what Create does first; nil: nothing
 }
 
 func newFakeOCI(t *testing.T) *fakeOCI {
@@ -43,6 +44,12 @@ func newFakeOCI(t *testing.T) *fakeOCI {
 }
 
 func (f *fakeOCI) Create(_ context.Context, id string, o runtime.CreateOptions) (ociContainer, error) {
+	f.mu.Lock()
+	making := f.making
+	f.mu.Unlock()
+	if making != nil {
+		making()
+	}
 	gate, open, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -170,6 +177,13 @@ func (c *fakeContainer) Delete(context.Context, bool) error {
 	defer c.fake.mu.Unlock()
 	delete(c.fake.containers, c.id)
 	return nil
+}
+
+// makeBy sets what Create of every container from now on does first.
+func (f *fakeOCI) makeBy(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.making = do
 }
 
 // removeBy sets what Delete of a container does first.

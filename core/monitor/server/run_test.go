@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/monitor"
 )
@@ -48,7 +50,7 @@ func TestRunOfMissingProgram(t *testing.T) {
 
 func TestDiscard(t *testing.T) {
 	h := newHarness(t)
-	c := h.config("a", "sleep", "100")
+	c := h.alone("a", "sleep", "100")
 	reader, held, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -74,21 +76,21 @@ func TestDiscard(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- h.Shutdown(t.Context()) }()
-	if err := <-ended; err != nil { // the answer comes before the end
-		t.Error(err)
-	}
-	select {
-	case err := <-h.ended:
-		t.Fatalf("the monitor ended before the removal: %v", err)
+	select { // after its answer the daemon removes the parent of the cgroups
+	case err := <-ended:
+		t.Fatalf("the end was answered before the removal: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(gate)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // What cannot be removed is shown again, and can be deleted.
 func TestDiscardThatFails(t *testing.T) {
 	h := newHarness(t)
-	h.start(h.config("a", "sleep", "100"))
+	h.start(h.alone("a", "sleep", "100"))
 	failed := make(chan struct{})
 	h.fake.removeBy("a", func() error {
 		select {
@@ -103,17 +105,30 @@ func TestDiscardThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-failed
+	h.shown("a")
+	h.remove("a")
+}
+
+// shown waits until the container is listed.
+func (h *harness) shown(id string) {
+	h.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		list, err := h.List(t.Context())
+		list, err := h.List(h.t.Context())
 		if err != nil {
-			t.Fatal(err)
+			h.t.Fatal(err)
 		}
-		if len(list) == 1 {
-			break
+		if len(list) == 1 && list[0].ID == id {
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("it is not shown again")
+			h.t.Fatalf("%s is not shown again", id)
 		}
 	}
-	h.remove("a")
+}
+
+// alone is the configuration of a container that has a pid namespace of its own.
+func (h *harness) alone(id string, args ...string) monitor.Config {
+	c := h.config(id, args...)
+	c.Spec.Linux = &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}}}
+	return c
 }

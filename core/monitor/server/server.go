@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,6 +41,9 @@ import (
 	"github.com/sampan-project/sampan/core/runtime"
 	"github.com/sampan-project/sampan/core/runtime/external"
 )
+
+// settleWait bounds how long a list waits for containers that are being created.
+const settleWait = 10 * time.Second
 
 // idleWait is how long a monitor without containers and clients stays: a daemon that is restarted
 // finds it still there.
@@ -64,7 +68,8 @@ type Server struct {
 	external *external.Runtimes // makes the containers that ask for another runtime
 
 	mu         sync.Mutex
-	containers map[string]*container // a nil one is being created
+	containers map[string]*container    // a nil one is being created
+	creating   map[string]chan struct{} // closed when what becomes of it is decided
 	sessions   map[*session]bool
 	watches    map[*watch]bool
 	idleTimer  *time.Timer
@@ -106,7 +111,7 @@ func Run(ctx context.Context, o Options) error {
 func newServer(o Options, rt oci) (*Server, error) {
 	s := &Server{
 		socket: o.Socket, rt: rt, log: o.Logger, idle: idleWait,
-		containers: map[string]*container{}, sessions: map[*session]bool{}, watches: map[*watch]bool{},
+		containers: map[string]*container{}, creating: map[string]chan struct{}{}, sessions: map[*session]bool{}, watches: map[*watch]bool{},
 		done:     make(chan struct{}),
 		external: external.New(filepath.Join(o.Root, "external"), o.Logger),
 	}
@@ -250,7 +255,7 @@ func (s *Server) end() {
 }
 
 // shutdown ends the monitor unless containers run. When it returns without error the end is
-// decided, and comes with the call of finish.
+// decided, what discards have promised is done, and the end comes with the call of finish.
 func (s *Server) shutdown() (finish func(), err error) {
 	unlock, err := protocol.Lock(s.socket, true)
 	if err != nil {
@@ -261,10 +266,24 @@ func (s *Server) shutdown() (finish func(), err error) {
 			unlock()
 		}
 	}()
+	if err := s.decideEnd(); err != nil {
+		return nil, err
+	}
+	s.removals.Wait() // before the answer, after which whoever asked removes what was around
+	return func() {
+		defer unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.end()
+	}, nil
+}
+
+// decideEnd refuses new containers from here on, unless there are some that run.
+func (s *Server) decideEnd() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
-		return nil, fault.New(fault.Conflict, "the monitor is ending already")
+		return fault.New(fault.Conflict, "the monitor is ending already")
 	}
 	var running []string
 	for id, c := range s.containers {
@@ -274,30 +293,53 @@ func (s *Server) shutdown() (finish func(), err error) {
 	}
 	if len(running) > 0 {
 		slices.Sort(running)
-		return nil, fault.New(fault.Conflict, "the monitor has running containers: %s", strings.Join(running, ", "))
+		return fault.New(fault.Conflict, "the monitor has running containers: %s", strings.Join(running, ", "))
 	}
-	s.over = true // no container is created from here on
-	return func() {
-		defer unlock()
-		s.removals.Wait()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.end()
-	}, nil
+	s.over = true
+	return nil
 }
 
-// container returns a container that exists.
-func (s *Server) container(id string) (*container, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.containers[id]; c != nil {
-		return c, nil
+// container returns a container that exists. Of one that is being created it waits for the outcome: who gave
+// its creation up and deletes it must not be told that there is none.
+func (s *Server) container(ctx context.Context, id string) (*container, error) {
+	for {
+		s.mu.Lock()
+		c, creation := s.containers[id], s.creating[id]
+		s.mu.Unlock()
+		switch {
+		case c != nil:
+			return c, nil
+		case creation == nil:
+			return nil, notFound(id)
+		}
+		select {
+		case <-creation:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	return nil, notFound(id)
+}
+
+// settle waits for the creations that are under way: a daemon that was killed may have begun them, and the
+// next one asks only once.
+func (s *Server) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
+	s.mu.Lock()
+	creations := slices.Collect(maps.Values(s.creating))
+	s.mu.Unlock()
+	for _, c := range creations {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // list returns the status of all containers, ordered by id.
-func (s *Server) list() []monitor.Status {
+func (s *Server) list(ctx context.Context) []monitor.Status {
+	s.settle(ctx)
 	s.mu.Lock()
 	all := make([]*container, 0, len(s.containers))
 	for _, c := range s.containers {
@@ -315,7 +357,7 @@ func (s *Server) list() []monitor.Status {
 }
 
 // create makes a container and begins to wait for its end.
-func (s *Server) create(ctx context.Context, o monitor.Config) (*container, error) {
+func (s *Server) create(ctx context.Context, o monitor.Config) (c *container, err error) {
 	if err := checkID(o.ID); err != nil {
 		return nil, err
 	}
@@ -328,21 +370,24 @@ func (s *Server) create(ctx context.Context, o monitor.Config) (*container, erro
 		s.mu.Unlock()
 		return nil, fault.New(fault.Exists, "container %s exists already", o.ID)
 	}
-	s.containers[o.ID] = nil
+	decided := make(chan struct{})
+	s.containers[o.ID], s.creating[o.ID] = nil, decided
 	s.mu.Unlock()
 
-	c, err := create(ctx, s.runtimeOf(o.Runtime), o)
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		delete(s.containers, o.ID)
-		s.checkIdle()
-		return nil, err
-	}
-	s.containers[o.ID] = c
-	go s.superviseInit(c)
-	return c, nil
+	defer func() { // after a panic, too
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.creating, o.ID)
+		close(decided)
+		if c == nil {
+			delete(s.containers, o.ID)
+			s.checkIdle()
+			return
+		}
+		s.containers[o.ID] = c
+		go s.superviseInit(c)
+	}()
+	return create(ctx, s.runtimeOf(o.Runtime), o)
 }
 
 // checkID keeps ids to what can be the name of a file.
@@ -400,12 +445,14 @@ func (s *Server) announce(exited chan struct{}, e monitor.Event) {
 
 // discard lets go of what others may want of a container, and hides it. finish removes it.
 func (s *Server) discard(ctx context.Context, id string, force bool) (finish func(), err error) {
-	c, err := s.container(id)
+	c, err := s.container(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
-	if s.over { // shutdown waits for those before it
+	// Shutdown waits for those before it. And what may have processes after its init is not let go of
+	// before they are ended.
+	if s.over || !c.alone {
 		s.mu.Unlock()
 		return nil, s.delete(ctx, id, force)
 	}
@@ -417,8 +464,8 @@ func (s *Server) discard(ctx context.Context, id string, force bool) (finish fun
 	}
 	return func() {
 		defer s.removals.Done()
+		defer c.vacated.Store(false) // what is left is shown again
 		if err := s.delete(context.Background(), id, force); err != nil && !fault.Is(err, fault.NotFound) {
-			c.vacated.Store(false)
 			s.log.Error("remove a container", "container", id, "error", err)
 		}
 	}, nil
@@ -426,7 +473,7 @@ func (s *Server) discard(ctx context.Context, id string, force bool) (finish fun
 
 // delete removes a container and forgets it.
 func (s *Server) delete(ctx context.Context, id string, force bool) error {
-	c, err := s.container(id)
+	c, err := s.container(ctx, id)
 	if err != nil {
 		return err
 	}

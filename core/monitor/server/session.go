@@ -101,7 +101,7 @@ func (c *session) begin(f protocol.Frame, r protocol.Request) {
 		}
 		closeAll(out)
 		if call.after != nil {
-			call.after()
+			c.finish(call)
 		}
 	}()
 }
@@ -114,31 +114,54 @@ type call struct {
 	after func()     // runs when the answer was sent
 }
 
-// answer sends the response. A client that is gone does not get it.
+// answer sends the response, or why it cannot be sent. A client that is gone does not get it.
 func (c *session) answer(id uint32, result any, files []*os.File, err error) {
-	var r protocol.Response
-	if err == nil {
-		r.Result, err = protocol.Encode(result)
-	}
-	r.Error = protocol.ErrorOf(err)
-	body, err := protocol.Encode(r)
-	if err == nil {
-		err = c.conn.Send(id, body, files)
+	err = c.send(id, result, files, err)
+	var unsent *protocol.Unsent
+	if errors.As(err, &unsent) {
+		err = c.send(id, nil, nil, err)
 	}
 	if err != nil {
 		c.conn.Close() // the client would wait for ever
 	}
 }
 
+func (c *session) send(id uint32, result any, files []*os.File, err error) error {
+	var r protocol.Response
+	if err == nil {
+		r.Result, err = protocol.Encode(result)
+	}
+	r.Error = protocol.ErrorOf(err)
+	body, err := protocol.Encode(r)
+	if err != nil {
+		return err
+	}
+	return c.conn.Send(id, body, files)
+}
+
 // guard keeps a fault of ours in one request from taking every container's pipes along.
 func (c *session) guard(ctx context.Context, r *call) (result any, out []*os.File, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.s.log.Error("panic", "verb", r.Verb, "container", r.ID, "panic", p, "stack", string(debug.Stack()))
-			err = fault.New(fault.Internal, "monitor: %s %s: panic: %v", r.Verb, r.ID, p)
+			err = c.panicked(r, p)
 		}
 	}()
 	return c.handle(ctx, r)
+}
+
+// finish does what comes after the answer, as guarded as what came before it.
+func (c *session) finish(r *call) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(r, p) //nolint:errcheck // there is nobody to tell but the log
+		}
+	}()
+	r.after()
+}
+
+func (c *session) panicked(r *call, p any) error {
+	c.s.log.Error("panic", "verb", r.Verb, "container", r.ID, "panic", p, "stack", string(debug.Stack()))
+	return fault.New(fault.Internal, "monitor: %s %s: panic: %v", r.Verb, r.ID, p)
 }
 
 // handle runs one request. Files that it returns are sent and then closed.
@@ -148,7 +171,7 @@ func (c *session) handle(ctx context.Context, r *call) (any, []*os.File, error) 
 	case protocol.Hello:
 		return protocol.HelloResult{Version: protocol.Version, Pid: os.Getpid()}, nil, nil
 	case protocol.List:
-		return s.list(), nil, nil
+		return s.list(ctx), nil, nil
 	case protocol.Shutdown:
 		finish, err := s.shutdown()
 		if err == nil {
@@ -171,7 +194,7 @@ func (c *session) handle(ctx context.Context, r *call) (any, []*os.File, error) 
 		}
 		return nil, nil, s.delete(ctx, r.ID, a.Force)
 	}
-	k, err := s.container(r.ID)
+	k, err := s.container(ctx, r.ID)
 	if err != nil {
 		return nil, nil, err
 	}
