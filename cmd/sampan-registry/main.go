@@ -7,16 +7,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/sampan-project/sampan/cmd/sampan-registry/access"
 	"github.com/sampan-project/sampan/cmd/sampan-registry/store"
@@ -26,30 +25,30 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	c := cli.New(os.Stdin, os.Stdout, os.Stderr)
+	ctx, stop := c.Interruptible(context.Background())
 	root := &cobra.Command{
 		Use: "sampan-registry COMMAND", Short: "Serve a registry", Args: cli.Unknown,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cli.Prepare(root, c.Out, c.Err)
-	root.AddCommand(registry.Commands(run)...)
+	root.AddCommand(registry.Commands(func(cmd *cobra.Command, _ []string, order any) error { return run(cmd.Context(), c, order) })...)
 	err := root.ExecuteContext(ctx)
 	stop()
 	if text := cli.Message(err); text != "" {
 		fmt.Fprintln(os.Stderr, text)
 	}
-	os.Exit(cli.Code(err))
+	os.Exit(c.Code(err))
 }
 
-func run(cmd *cobra.Command, _ []string, order any) error {
+func run(ctx context.Context, c *cli.CLI, order any) error {
 	switch o := order.(type) {
 	case *registry.Serve:
-		return serve(cmd.Context(), o)
+		return serve(ctx, o)
 	case *registry.Collect:
 		return collect(o)
 	case *registry.AddUser:
-		password, err := readPassword(o.Stdin)
+		password, err := readPassword(c, o.Stdin)
 		if err != nil {
 			return err
 		}
@@ -69,26 +68,33 @@ func run(cmd *cobra.Command, _ []string, order any) error {
 // maxPassword bounds what is read from standard input.
 const maxPassword = 64 << 10
 
-// readPassword asks for a password at the terminal, or takes what standard input has.
-func readPassword(stdin bool) (string, error) {
-	fd := int(os.Stdin.Fd())
+// readPassword asks for a password at the terminal, where Ctrl-C is a no, or takes what standard input has.
+func readPassword(c *cli.CLI, stdin bool) (string, error) {
 	if stdin {
-		data, err := io.ReadAll(io.LimitReader(os.Stdin, maxPassword))
+		data, err := io.ReadAll(io.LimitReader(c.In, maxPassword))
 		return strings.TrimRight(string(data), "\r\n"), err
 	}
-	if !term.IsTerminal(fd) {
+	if !c.In.IsTerminal() {
 		return "", fault.New(fault.Invalid, "cannot ask for the password without a terminal; use --password-stdin")
 	}
-	fmt.Print("Password: ")
-	password, err := term.ReadPassword(fd)
-	fmt.Println()
-	return string(password), err
+	fmt.Fprint(c.Out, "Password: ")
+	show, err := c.In.Hide()
+	if err != nil {
+		return "", err
+	}
+	line, err := bufio.NewReader(io.LimitReader(c.In, maxPassword)).ReadString('\n')
+	show()
+	fmt.Fprintln(c.Out)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return strings.TrimRight(line, "\r\n"), err
 }
 
 // collect collects the garbage of a registry that does not run.
 func collect(o *registry.Collect) error {
-	if _, err := os.Stat(o.Root); err != nil {
-		return fault.New(fault.NotFound, "root %q: expected the directory of a registry: %w", o.Root, err)
+	if err := store.Check(o.Root); err != nil {
+		return err
 	}
 	s, err := store.Open(o.Root)
 	if fault.Is(err, fault.Conflict) {

@@ -170,8 +170,13 @@ func TestSplitReference(t *testing.T) {
 		"busybox": {"busybox", ""}, "busybox:1": {"busybox", "1"}, "h:5000/a": {"h:5000/a", ""}, "h:5000/a:1": {"h:5000/a", "1"},
 		"a@sha256:x": {"a", "sha256:x"}, "h:5000/a:1@sha256:x": {"h:5000/a", "sha256:x"},
 	} {
-		if name, tag := splitReference(ref); name != want[0] || tag != want[1] {
-			t.Errorf("%s: got %q %q", ref, name, tag)
+		if name, tag, err := splitReference(ref); err != nil || name != want[0] || tag != want[1] {
+			t.Errorf("%s: got %q %q %v", ref, name, tag, err)
+		}
+	}
+	for _, ref := range []string{"x:", "h:5000/x:", "x:1:2", "h:5000/x:1:2", "x@", "x:1@", "x:@sha256:y", ":"} {
+		if name, tag, err := splitReference(ref); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: got %q %q %v", ref, name, tag, err)
 		}
 	}
 }

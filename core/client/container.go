@@ -272,7 +272,10 @@ func (c *Client) ContainerCommit(ctx context.Context, id string, o CommitOptions
 	}
 	q := url.Values{"container": {id}}
 	if o.Ref != "" {
-		repo, tag := splitReference(o.Ref)
+		repo, tag, err := splitReference(o.Ref)
+		if err != nil {
+			return "", err
+		}
 		q.Set("repo", repo)
 		q.Set("tag", tag)
 	}

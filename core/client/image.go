@@ -23,19 +23,27 @@ func imagePath(ref, verb string) (string, error) {
 	return "/images/" + s + verb, err
 }
 
-// splitReference takes NAME[:TAG|@DIGEST] apart; a digest stands in the tag's place. Whether both
-// are well formed is for the server to say.
-func splitReference(ref string) (name, tag string) {
-	if name, digest, ok := strings.Cut(ref, "@"); ok {
-		if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
-			name = name[:i] // the digest says more than the tag beside it
-		}
-		return name, digest
+// splitReference takes NAME[:TAG|@DIGEST] apart; a digest stands in the tag's place. Whether the parts
+// are well formed is for the server to say, but it cannot see what is lost here: a colon with nothing
+// behind it, or a second tag.
+func splitReference(ref string) (name, tag string, err error) {
+	rest, digest, digested := strings.Cut(ref, "@")
+	name, tag, tagged := cutTag(rest)
+	if _, _, twice := cutTag(name); twice || tagged && tag == "" || digested && digest == "" {
+		return "", "", fault.New(fault.Invalid, "invalid reference format: %q: expected NAME[:TAG] or NAME@DIGEST", ref)
 	}
+	if digested {
+		return name, digest, nil // it says more than the tag beside it
+	}
+	return name, tag, nil
+}
+
+// cutTag separates what is behind the last colon, unless that is the port of a host.
+func cutTag(ref string) (name, tag string, found bool) {
 	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		return ref[:i], ref[i+1:]
+		return ref[:i], ref[i+1:], true
 	}
-	return ref, ""
+	return ref, "", false
 }
 
 // ImageListOptions choose images.
@@ -148,7 +156,10 @@ func (c *Client) ImageTag(ctx context.Context, source, target string) error {
 	if err != nil {
 		return err
 	}
-	repo, tag := splitReference(target)
+	repo, tag, err := splitReference(target)
+	if err != nil {
+		return err
+	}
 	if strings.Contains(target, "@") {
 		return fault.New(fault.Invalid, "refusing to create a tag with a digest reference")
 	}
@@ -158,7 +169,10 @@ func (c *Client) ImageTag(ctx context.Context, source, target string) error {
 // ImagePull fetches an image from its registry. A reference without tag or digest means latest;
 // platform may be "".
 func (c *Client) ImagePull(ctx context.Context, ref, platform string, auth *wire.AuthConfig, each func(wire.Message) error) error {
-	name, tag := splitReference(ref)
+	name, tag, err := splitReference(ref)
+	if err != nil {
+		return err
+	}
 	if tag == "" {
 		tag = "latest"
 	}
@@ -187,7 +201,10 @@ func (c *Client) pull(ctx context.Context, name, tag, platform string, auth *wir
 
 // ImagePush sends an image to its registry; a name without a tag sends all its tags.
 func (c *Client) ImagePush(ctx context.Context, ref, platform string, auth *wire.AuthConfig, each func(wire.Message) error) error {
-	name, tag := splitReference(ref)
+	name, tag, err := splitReference(ref)
+	if err != nil {
+		return err
+	}
 	path, err := imagePath(name, "push")
 	if err != nil {
 		return err
@@ -230,7 +247,10 @@ type ImageImportOptions struct {
 
 // ImageImport makes an image of one layer from a root filesystem's tar.
 func (c *Client) ImageImport(ctx context.Context, tar io.Reader, o ImageImportOptions, each func(wire.Message) error) error {
-	repo, tag := splitReference(o.Ref)
+	repo, tag, err := splitReference(o.Ref)
+	if err != nil {
+		return err
+	}
 	q := url.Values{"fromSrc": {"-"}, "repo": {repo}}
 	if o.URL != "" {
 		q.Set("fromSrc", o.URL)

@@ -146,7 +146,7 @@ func (s *Store) addArtifact(ctx context.Context, l *lease, d draft, m ocispec.Ma
 }
 
 // pullArtifact fetches the blobs of an artifact as they are; newer is as pull's.
-func (s *Store) pullArtifact(ctx context.Context, l *lease, named reference.Named, remote *registry.Image, report *reporter) (newer bool, err error) {
+func (s *Store) pullArtifact(ctx context.Context, l *lease, named reference.Named, remote *registry.Image, trusted admission, report *reporter) (newer bool, err error) {
 	m := remote.Manifest
 	d := draft{manifest: remote.Raw, kind: remote.Descriptor.MediaType, digests: []string{remote.Name + "@" + remote.Digest.String()}}
 	if _, digested := named.(reference.Digested); !digested {
@@ -166,6 +166,9 @@ func (s *Store) pullArtifact(ctx context.Context, l *lease, named reference.Name
 	before := s.byName(named)
 	e, err := s.addArtifact(ctx, l, d, m)
 	if err != nil {
+		return false, fmt.Errorf("pull %s: %w", reference.FamiliarString(named), err)
+	}
+	if err := s.accept(trusted, remote.Digest); err != nil {
 		return false, fmt.Errorf("pull %s: %w", reference.FamiliarString(named), err)
 	}
 	report.say(wire.Message{Status: "Digest: " + remote.Digest.String()})

@@ -40,8 +40,9 @@ func (f *fetcher) layer(ctx context.Context, d ocispec.Descriptor, there bool) (
 	defer w.Close() //nolint:errcheck // the blob's own errors are Commit's
 	resumed := w.Size() > 0
 	staged, err := f.download(ctx, w, d, there)
-	if resumed && fault.Is(err, fault.Invalid) {
-		// What was kept may have been damaged since, as by a machine that went down.
+	// What was kept may have been damaged since, as by a machine that went down, and a mirror may send anything.
+	for fault.Is(err, fault.Invalid) && (resumed || f.remote.Leave(ctx)) {
+		resumed = false
 		if err = w.Restart(); err == nil {
 			staged, err = f.download(ctx, w, d, there)
 		}

@@ -34,18 +34,35 @@ func (d *draft) source(remote *registry.Image, i int) lazy.Source {
 	return lazy.Source{Chain: layer.ChainOf(d.diffs)[i], DiffID: d.diffs[i], Name: remote.Name, Blob: d.layers[i]}
 }
 
-// impostor reports whether a layer is shown, and by another blob or table of contents than src has. Whoever made
-// the other image has said that these are the files of this diff ID, and nobody can know before the blob is whole: it is
-// not believed on behalf of an image of somebody else.
-func (s *Store) impostor(src lazy.Source) bool {
-	if !s.o.Layers.IsShown(src.Chain) {
-		return false
+// doubted reports whether a layer of a remote image is shown by what is not believed on its behalf: by an impostor, or above
+// one, with attributes of directories from it. As the layer is there, so are those below it.
+func (s *Store) doubted(remote *registry.Image, d *draft, i int) bool {
+	shown := s.o.Layers.ShownLayers()
+	for n := range i + 1 {
+		src := d.source(remote, n)
+		raw, ok := shown[src.Chain]
+		if ok && s.impostor(src, raw) || !ok && s.o.Layers.IsShown(src.Chain) { // and nobody knows by what
+			return true
+		}
 	}
+	return false
+}
+
+// impostor reports whether a layer that is shown, by what is kept of it, is so by another blob or table of contents than
+// src has, or told attributes that the layers below it do not have any more. Whoever made the other image has said that
+// these are the files of this diff ID, and nobody can know before the blob is whole: it is not believed on behalf of
+// an image of somebody else.
+func (s *Store) impostor(src lazy.Source, raw json.RawMessage) bool {
 	var by lazy.Source
-	if raw, ok := s.o.Layers.ShownLayers()[src.Chain]; !ok || json.Unmarshal(raw, &by) != nil {
+	if json.Unmarshal(raw, &by) != nil {
 		return true
 	}
-	return by.Blob.Digest != src.Blob.Digest || by.Blob.Size != src.Blob.Size || by.Blob.MediaType != src.Blob.MediaType || !maps.Equal(by.Blob.Annotations, src.Blob.Annotations)
+	told := map[string]layer.Attributes{}
+	for dir, a := range by.Attributes {
+		told[dir] = layer.Attributes(a)
+	}
+	return by.Blob.Digest != src.Blob.Digest || by.Blob.Size != src.Blob.Size || by.Blob.MediaType != src.Blob.MediaType ||
+		!maps.Equal(by.Blob.Annotations, src.Blob.Annotations) || s.o.Layers.Misled(src.Chain, told)
 }
 
 // show makes a layer that is shown instead of fetched, and reports whether it could. One that is shown
@@ -251,21 +268,42 @@ func (s *Store) takeWhole(ctx context.Context, chain digest.Digest, d ocispec.De
 
 // whole waits until none of an image's layers is only shown.
 func (s *Store) whole(ctx context.Context, e *entry) error {
+	if s.o.Lazy == nil {
+		return nil
+	}
 	for _, l := range e.Layers {
-		for s.isShown(l) {
-			s.mu.RLock()
-			done := s.followed[l.Chain]
-			s.mu.RUnlock()
-			if done == nil {
-				return fault.New(fault.Unavailable, "layer %s is not there yet, and nobody fetches it: pull its image again", l.Blob.Digest)
-			}
-			select {
-			case <-done:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-s.following.Done():
-				return fault.New(fault.Unavailable, "layer %s is not there yet, and the engine is ending", l.Blob.Digest)
-			}
+		if err := s.unpacked(ctx, l.Chain); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Whole waits until none of a chain's layers is only shown.
+func (s *Store) Whole(ctx context.Context, chain digest.Digest) error {
+	list, err := s.o.Layers.Chain(chain)
+	for _, l := range list {
+		if err := s.unpacked(ctx, l.ChainID); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func (s *Store) unpacked(ctx context.Context, chain digest.Digest) error {
+	for s.o.Layers.IsShown(chain) {
+		s.mu.RLock()
+		done := s.followed[chain]
+		s.mu.RUnlock()
+		if done == nil {
+			return fault.New(fault.Unavailable, "layer %s is not there yet, and nobody fetches it: pull its image again", chain)
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.following.Done():
+			return fault.New(fault.Unavailable, "layer %s is not there yet, and the engine is ending", chain)
 		}
 	}
 	return nil

@@ -60,6 +60,11 @@ func (s *Store) List(_ context.Context, o ListOptions) ([]wire.ImageSummary, err
 		if o.Manifests {
 			d := wireDescriptor(e.Manifest)
 			sum.Descriptor, sum.Manifests = &d, s.manifests(e)
+			// Who asks for the platforms adds up their sizes, which are with the packed layers, as dockerd's are.
+			sum.Size = 0
+			for _, m := range sum.Manifests {
+				sum.Size += m.Size.Total
+			}
 		}
 		list = append(list, sum)
 	}

@@ -199,9 +199,20 @@ func (s *Store) ManifestAnnotate(_ context.Context, r wire.ManifestAnnotate) err
 				p.OSFeatures = append(p.OSFeatures, feature)
 			}
 		}
+		if !slices.Contains(listPlatforms, p.OS+"/"+p.Architecture) {
+			return fault.New(fault.Invalid, "manifest entry for image has unsupported os/arch combination: %s/%s", p.OS, p.Architecture)
+		}
 		item.Descriptor.Platform = &p
 		return nil
 	})
+}
+
+// listPlatforms are those that docker manifest annotate takes (docker/cli, cli/command/manifest/util.go), of the ports of Go.
+var listPlatforms = []string{
+	"darwin/386", "darwin/amd64", "darwin/arm", "darwin/arm64", "dragonfly/amd64", "freebsd/386", "freebsd/amd64", "freebsd/arm",
+	"linux/386", "linux/amd64", "linux/arm", "linux/arm64", "linux/mips64", "linux/mips64le", "linux/ppc64le", "linux/riscv64", "linux/s390x",
+	"netbsd/386", "netbsd/amd64", "netbsd/arm", "openbsd/386", "openbsd/amd64", "openbsd/arm", "plan9/386", "plan9/amd64",
+	"solaris/amd64", "windows/386", "windows/amd64",
 }
 
 // index makes the index of a list: Docker's where all manifests are, else the OCI's.

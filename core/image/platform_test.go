@@ -64,6 +64,9 @@ func TestPlatformsOfOneName(t *testing.T) {
 	if len(list) != 1 || len(list[0].Manifests) != 2 || list[0].ID != idOf(t, mine).String() {
 		t.Fatalf("expected one image of two platforms: %+v", list)
 	}
+	if m := list[0].Manifests; list[0].Size != m[0].Size.Total+m[1].Size.Total || m[0].Size.Total != m[0].Size.Content+m[0].ImageData.Size.Unpacked {
+		t.Errorf("the sizes do not add up: %+v", list)
+	}
 	for _, p := range []ocispec.Platform{registry.Host(), foreign} {
 		found, err := w.InspectWith(t.Context(), ref, InspectOptions{Platform: &p})
 		if err != nil || found.Architecture != p.Architecture {
@@ -145,6 +148,7 @@ func TestManifestListRules(t *testing.T) {
 		t.Errorf("got %s", raw)
 	}
 	for name, err := range map[string]error{
+		"no such platform":    w.ManifestAnnotate(t.Context(), wire.ManifestAnnotate{Name: list.Name, Manifest: list.Manifests[0], Platform: wire.Platform{Architecture: "nosuch"}}),
 		"annotate of another": w.ManifestAnnotate(t.Context(), wire.ManifestAnnotate{Name: list.Name, Manifest: host + "/demo:b"}),
 		"remove of another":   w.ManifestRemove(t.Context(), host+"/demo:other"),
 		"digest for a name":   w.ManifestRemove(t.Context(), host+"/demo@sha256:"+strings.Repeat("0", 64)),

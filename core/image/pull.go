@@ -71,7 +71,7 @@ func (s *Store) pull(ctx context.Context, named reference.Named, platform string
 		return false, fmt.Errorf("pull %s: %w", name, err)
 	}
 	if artifactType(remote.Manifest) != "" {
-		return s.pullArtifact(ctx, l, named, remote, report)
+		return s.pullArtifact(ctx, l, named, remote, trusted, report)
 	}
 	d, err := s.fetch(ctx, l, remote)
 	if err != nil {
@@ -192,8 +192,7 @@ func (s *Store) fetchLayers(ctx context.Context, l *lease, remote *registry.Imag
 func (s *Store) fetchEach(ctx context.Context, l *lease, remote *registry.Image, d draft, here []bool, report *reporter, whole bool) error {
 	f := fetcher{s: s, remote: remote, report: report}
 	return s.unpack(ctx, l, d.diffs, int(cmp.Or(s.downloads.Load(), downloads)), func(ctx context.Context, i int, there bool) (*layer.Staged, error) {
-		src := d.source(remote, i)
-		if there && (s.impostor(src) || whole && s.o.Layers.IsShown(src.Chain)) {
+		if there && s.o.Layers.IsShown(d.source(remote, i).Chain) && (whole || s.doubted(remote, &d, i)) {
 			return f.layer(ctx, d.layers[i], false)
 		}
 		if !whole {

@@ -31,6 +31,7 @@ type gate struct {
 	ranges []string // of requests for layers, "" for a whole one
 	cut    int      // bytes of an answer after which it breaks off, 0 for none
 	broken func()   // is told then
+	lies   bool     // other bytes are sent in the place of a layer's
 }
 
 func (g *gate) serve(t *testing.T, host string) string {
@@ -44,6 +45,9 @@ func (g *gate) serve(t *testing.T, host string) string {
 			g.mu.Unlock()
 			if cut > 0 {
 				w = &cutter{ResponseWriter: w, left: cut, broken: g.broken}
+			}
+			if g.lies {
+				w = liar{w}
 			}
 		}
 		proxy.ServeHTTP(w, r)
@@ -68,6 +72,12 @@ func (c *cutter) Write(p []byte) (int, error) {
 		panic(http.ErrAbortHandler)
 	}
 	return n, err
+}
+
+type liar struct{ http.ResponseWriter }
+
+func (l liar) Write(p []byte) (int, error) {
+	return l.ResponseWriter.Write(bytes.Repeat([]byte("x"), len(p)))
 }
 
 // bulky is an image with one layer that does not compress.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/trust"
@@ -161,6 +163,14 @@ func TestUse(t *testing.T) {
 
 // TestPullOlder shows that a tag does not go back, as far as signatures tell the time.
 func TestPullOlder(t *testing.T) {
+	t.Run("image", func(t *testing.T) { pullOlder(t, func(i v1.Image) v1.Image { return i }) })
+	t.Run("artifact", func(t *testing.T) {
+		pullOlder(t, func(i v1.Image) v1.Image { return mutate.ConfigMediaType(i, "application/vnd.example.chart+json") })
+	})
+}
+
+func pullOlder(t *testing.T, as func(v1.Image) v1.Image) {
+	t.Helper()
 	host := registryHost(t)
 	ref := host + "/app:1"
 	n := newNotary(t, host+"/app")
@@ -181,7 +191,7 @@ func TestPullOlder(t *testing.T) {
 		{"next", time.Now().Add(time.Minute).Unix(), true}, // a wrong clock before does not shut it out
 	}
 	for i, step := range steps {
-		digests[step.image] = push(t, host, "app:1", made(t, step.image))
+		digests[step.image] = push(t, host, "app:1", as(made(t, step.image)))
 		if step.at != 0 {
 			if err := w.Sign(ctx, ref, n.request(t, ref, digests[step.image], time.Unix(step.at, 0)), nil); err != nil {
 				t.Fatal(err)

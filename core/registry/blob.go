@@ -47,15 +47,20 @@ func (i *Image) Rest(ctx context.Context, d ocispec.Descriptor, from int64) (io.
 func (i *Image) stream(ctx context.Context, d ocispec.Descriptor, from int64, hash hash.Hash) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	b := &blob{
-		ctx: ctx, cancel: cancel, image: i, want: d, size: from,
-		hash: hash, wait: i.repo.wait,
+		ctx: ctx, cancel: cancel, image: i, repo: i.repo, want: d, size: from,
+		hash: hash, wait: i.repo.wait, place: i.current(),
 	}
 	if from > 0 && from == d.Size {
 		return b, nil // Read finds that nothing is missing
 	}
-	if err := b.open(); err != nil {
+	var err error
+	if b.repo, err = i.place(ctx, b.place); err == nil {
+		err = b.open()
+	}
+	if err != nil && (ctx.Err() != nil || !b.elsewhere()) {
+		b.shut()
 		cancel(nil)
-		return nil, pullError(i.repo.named, i.repo.endpoint, err)
+		return nil, pullError(i.repo.named, i.endpointOf(b.place), err)
 	}
 	return b, nil
 }
@@ -70,7 +75,13 @@ func (i *Image) ReadBlob(ctx context.Context, d ocispec.Descriptor, limit int64)
 		return nil, err
 	}
 	defer r.Close()
-	return io.ReadAll(r)
+	content, err := io.ReadAll(r)
+	if fault.Is(err, fault.Invalid) {
+		if content, ok := i.again(ctx, d, limit); ok {
+			return content, nil
+		}
+	}
+	return content, err
 }
 
 // blob is a download in progress.
@@ -78,11 +89,14 @@ type blob struct {
 	ctx    context.Context //nolint:containedctx // of the reads, as with http.Response.Body
 	cancel context.CancelCauseFunc
 	image  *Image
+	repo   *repository // where it comes from
+	place  int         // the same, of the image's places
+	breaks int         // how often it broke off there
 	want   ocispec.Descriptor
 	hash   hash.Hash // nil: the content is not looked at
 	body   io.ReadCloser
 	size   int64
-	broken int
+	broken int // how often in a row
 	wait   time.Duration
 	err    error // what every further read returns
 }
@@ -96,11 +110,11 @@ func (b *blob) open() error {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", b.size))
 		states = append(states, http.StatusPartialContent)
 	}
-	address := b.image.repo.url("blobs", b.want.Digest.String())
+	address := b.repo.url("blobs", b.want.Digest.String())
 	ctx := forBlob(b.ctx)
-	resp, err := b.image.repo.do(ctx, http.MethodGet, address, header, states...)
+	resp, err := b.repo.do(ctx, http.MethodGet, address, header, states...)
 	if answer := (*transport.Error)(nil); b.size > 0 && errors.As(err, &answer) && answer.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		resp, err = b.image.repo.do(ctx, http.MethodGet, address, nil, http.StatusOK) // it is particular about ranges
+		resp, err = b.repo.do(ctx, http.MethodGet, address, nil, http.StatusOK) // it is particular about ranges
 	}
 	if err != nil {
 		return err
@@ -144,7 +158,7 @@ func (b *blob) readSome(p []byte) (int, error) {
 		return 0, io.ErrUnexpectedEOF
 	}
 	body := b.body
-	watch := time.AfterFunc(b.image.repo.stalled, func() { body.Close() })
+	watch := time.AfterFunc(b.repo.stalled, func() { body.Close() })
 	n, err := body.Read(p)
 	if !watch.Stop() && n == 0 {
 		err = errStalled
@@ -160,7 +174,7 @@ func (b *blob) readSome(p []byte) (int, error) {
 	if b.hash != nil {
 		b.hash.Write(p[:n])
 	}
-	b.broken, b.wait = 0, b.image.repo.wait
+	b.broken, b.wait = 0, b.repo.wait
 	return n, nil // an error with bytes comes again with the next read
 }
 
@@ -179,15 +193,19 @@ func (b *blob) resume(cause error) error {
 	if b.err != nil {
 		return b.err
 	}
-	if b.body != nil {
-		b.body.Close()
-		b.body = nil
-	}
+	b.shut()
 	if errors.Is(cause, io.EOF) {
 		cause = io.ErrUnexpectedEOF
 	}
 	for {
-		if b.broken++; b.broken > b.image.repo.attempts {
+		b.breaks++
+		b.broken++
+		last := b.broken > b.repo.attempts
+		// What is behind a mirror may not be there at all: it is not asked each time.
+		if b.ctx.Err() == nil && (last || b.breaks == mirrorBreaks || errors.Is(cause, errStalled)) && b.elsewhere() {
+			return nil
+		}
+		if last {
 			return fault.New(fault.Unavailable, "blob %s: broke off after %d of %d bytes: %w", b.want.Digest, b.size, b.want.Size, cause)
 		}
 		select {
@@ -200,14 +218,22 @@ func (b *blob) resume(cause error) error {
 		if err == nil {
 			return nil
 		}
-		if b.body != nil {
-			b.body.Close()
-			b.body = nil
-		}
+		b.shut()
 		if fault.ClassOf(err) == fault.Invalid {
+			if b.ctx.Err() == nil && b.elsewhere() {
+				return nil
+			}
 			return err
 		}
 		cause = err
+	}
+}
+
+// shut closes what has broken off.
+func (b *blob) shut() {
+	if b.body != nil {
+		b.body.Close()
+		b.body = nil
 	}
 }
 

@@ -93,10 +93,11 @@ func authenticator(auth *wire.AuthConfig) (authn.Authenticator, error) {
 // repository is a repository at one endpoint, with a client that authenticates itself.
 type repository struct {
 	endpoint
-	named reference.Named
-	name  name.Repository
-	round http.RoundTripper
-	http  *http.Client
+	named  reference.Named
+	name   name.Repository
+	scheme string
+	round  http.RoundTripper
+	http   *http.Client
 
 	uploads, attempts int // of the rules at that time
 	stalled, wait     time.Duration
@@ -108,12 +109,12 @@ func (c *Client) connect(ctx context.Context, named reference.Named, at endpoint
 	if err != nil {
 		return nil, err
 	}
-	round, err := transport.NewWithContext(ctx, repo.Registry, at.auth, c.transport(at), []string{repo.Scope(action)})
+	round, scheme, err := c.dial(ctx, repo.Registry, at, []string{repo.Scope(action)})
 	if err != nil {
 		return nil, err
 	}
 	r := c.rules.Load()
-	return &repository{endpoint: at, named: named, name: repo, round: round, http: &http.Client{Transport: round}, uploads: r.uploads, attempts: r.attempts, stalled: r.stalled, wait: r.wait}, nil
+	return &repository{endpoint: at, named: named, name: repo, scheme: scheme, round: round, http: &http.Client{Transport: round}, uploads: r.uploads, attempts: r.attempts, stalled: r.stalled, wait: r.wait}, nil
 }
 
 func repositoryName(named reference.Named, at endpoint) (name.Repository, error) {
@@ -153,7 +154,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // url returns the address of a thing of the repository ("manifests", "blobs").
 func (r *repository) url(kind, id string) string {
-	u := url.URL{Scheme: r.name.Scheme(), Host: r.name.RegistryStr(), Path: "/v2/" + r.name.RepositoryStr() + "/" + kind + "/" + id}
+	u := url.URL{Scheme: r.scheme, Host: r.name.RegistryStr(), Path: "/v2/" + r.name.RepositoryStr() + "/" + kind + "/" + id}
 	return u.String()
 }
 

@@ -31,7 +31,9 @@ func pullError(named reference.Named, at endpoint, err error) error {
 	case code == transport.BlobUnknownErrorCode:
 		return fault.New(fault.NotFound, "%s: blob unknown to the registry: %s", familiar, message)
 	case answer.StatusCode == http.StatusUnauthorized && at.auth != authn.Anonymous && isTokenServer(answer, at):
-		return fault.New(fault.Unauthorized, "unauthorized: incorrect username or password: %s", message)
+		// The class is dockerd's: at a status of 401 Docker's client asks for a password, and where there is nobody to
+		// ask it waits for ever.
+		return fault.New(fault.Internal, "unauthorized: incorrect username or password: %s", message)
 	case answer.StatusCode == http.StatusUnauthorized, answer.StatusCode == http.StatusForbidden,
 		code == transport.DeniedErrorCode, code == transport.UnauthorizedErrorCode, code == transport.NameUnknownErrorCode:
 		return fault.New(fault.NotFound, "pull access denied for %s, repository does not exist or may require 'docker login': denied: %s", familiar, message)
@@ -92,7 +94,7 @@ func said(answer *transport.Error) (transport.ErrorCode, string) {
 	if message == "" {
 		message = words(string(d.Code))
 	}
-	return d.Code, oneLine(message)
+	return transport.ErrorCode(oneLine(string(d.Code))), oneLine(message)
 }
 
 // words turns MANIFEST_UNKNOWN into "manifest unknown".

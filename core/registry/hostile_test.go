@@ -440,6 +440,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(200, `Basic realm="x", Negotiate`, `<https://evil.example/>`, ocispec.MediaTypeImageIndex, `{"manifests":[{"platform":{"os":"linux","architecture":"amd64"},"digest":"sha256:1"}],"tags":["a"],"token":"t"}`)
 	f.Add(307, "", "https://user:word@evil.example/", "text/plain", `{"errors":[{"code":"DENIED","message":"no\n\u001b[2J"}]}`)
 	f.Add(401, "Bearer realm=", "<", "", "")
+	f.Add(385, "", "", "", `{"errors":[{"code":"\u001b"}]}`)
 	f.Fuzz(func(t *testing.T, status int, challenge, link, kind, body string) {
 		if status < 200 || status > 599 {
 			status = 200 + (status&0x7fffffff)%400

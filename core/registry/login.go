@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -20,7 +21,8 @@ const (
 	hubAddress = "https://index.docker.io/v1/"
 )
 
-// Login checks a login with the registry at its server address. Nothing is kept: the client stores it.
+// Login checks a login with the registry at its server address. Nothing is kept: the client stores it, or the identity
+// token that it is answered, which then takes the password's place.
 func (c *Client) Login(ctx context.Context, auth wire.AuthConfig) (wire.AuthResponse, error) {
 	host := serverHost(auth.ServerAddress)
 	login, err := authenticator(&auth)
@@ -39,28 +41,39 @@ func (c *Client) Login(ctx context.Context, auth wire.AuthConfig) (wire.AuthResp
 	if err != nil {
 		return wire.AuthResponse{}, &fault.Field{Field: "serveraddress", Given: auth.ServerAddress, Expected: "the host of a registry, such as registry.example.com:5000"}
 	}
-	if err := c.tryLogin(ctx, reg, at); err != nil {
+	identity, err := c.tryLogin(ctx, reg, at)
+	if err != nil {
 		return wire.AuthResponse{}, loginError(reg, err)
 	}
-	return wire.AuthResponse{Status: "Login Succeeded"}, nil
+	return wire.AuthResponse{IdentityToken: cmp.Or(identity, auth.IdentityToken), Status: "Login Succeeded"}, nil
 }
 
-// tryLogin asks for a token, where the registry gives out tokens, and for the API's base with it.
-func (c *Client) tryLogin(ctx context.Context, reg name.Registry, at endpoint) error {
-	round, err := transport.NewWithContext(ctx, reg, at.auth, c.transport(at), nil)
+// tryLogin asks for a token, where the registry gives out tokens, and for the API's base with it. identity is what a
+// token server gives in the place of the password, where it does.
+func (c *Client) tryLogin(ctx context.Context, reg name.Registry, at endpoint) (identity string, err error) {
+	round, scheme, t, err := c.handshake(ctx, reg, at, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, reg.Scheme()+"://"+reg.RegistryStr()+"/v2/", nil)
+	if t != nil {
+		t.offline = true
+		if _, _, err := t.renew(ctx, "", ""); err != nil {
+			return "", err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+reg.RegistryStr()+"/v2/", nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	resp, err := (&http.Client{Transport: round}).Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer resp.Body.Close()
-	return transport.CheckError(resp, http.StatusOK)
+	if t != nil {
+		identity = t.identity
+	}
+	return identity, transport.CheckError(resp, http.StatusOK)
 }
 
 // serverHost is the registry's host in what clients send as the server address.

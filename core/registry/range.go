@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ type Parts struct {
 
 	mu   sync.Mutex
 	repo *repository // the endpoint that answered last
+	from int         // the endpoint that is asked first: not the one that broke off last
 }
 
 // Parts returns the parts of the blobs in the repository name ("docker.io/library/busybox").
@@ -43,10 +45,10 @@ func (p *Parts) Open(ctx context.Context, d ocispec.Descriptor, at, n int64) (io
 		return nil, fault.New(fault.Invalid, "digest %q: %w", d.Digest, err)
 	}
 	p.mu.Lock()
-	repo := p.repo
+	repo, from := p.repo, p.from
 	p.mu.Unlock()
 	if repo != nil {
-		if r, err := repo.part(ctx, d, at, n); err == nil {
+		if r, err := p.open(ctx, repo, from, d, at, n); err == nil {
 			return r, nil
 		}
 		// A token may have run out, or the endpoint be gone: from the beginning.
@@ -55,11 +57,14 @@ func (p *Parts) Open(ctx context.Context, d ocispec.Descriptor, at, n int64) (io
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range endpoints {
+	var own error // the registry's, not a mirror's
+	for i := range endpoints {
+		number := (from + i) % len(endpoints)
+		e := endpoints[number]
 		repo, err = p.client.connect(ctx, p.named, e, transport.PullScope)
 		var r io.ReadCloser
 		if err == nil {
-			r, err = repo.part(ctx, d, at, n)
+			r, err = p.open(ctx, repo, number, d, at, n)
 		}
 		if err == nil {
 			p.mu.Lock()
@@ -67,15 +72,33 @@ func (p *Parts) Open(ctx context.Context, d ocispec.Descriptor, at, n int64) (io
 			p.mu.Unlock()
 			return r, nil
 		}
-		err = pullError(p.named, e, err)
+		if err = pullError(p.named, e, err); !e.mirror {
+			own = err
+		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, err
+	return nil, cmp.Or(own, err)
 }
 
-func (r *repository) part(ctx context.Context, d ocispec.Descriptor, at, n int64) (io.ReadCloser, error) {
+// open opens a part at the numbered endpoint. If that breaks it off, the one behind it is asked the next time.
+func (p *Parts) open(ctx context.Context, repo *repository, number int, d ocispec.Descriptor, at, n int64) (io.ReadCloser, error) {
+	r, err := repo.part(ctx, d, at, n)
+	if err != nil {
+		return nil, err
+	}
+	r.left, r.broken = n, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.repo == repo {
+			p.repo, p.from = nil, number+1
+		}
+	}
+	return r, nil
+}
+
+func (r *repository) part(ctx context.Context, d ocispec.Descriptor, at, n int64) (*part, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	watch := time.AfterFunc(stalled, func() { cancel(errStalled) })
 	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", at, at+n-1)}}
@@ -94,7 +117,7 @@ func (r *repository) part(ctx context.Context, d ocispec.Descriptor, at, n int64
 		cancel(nil)
 		return nil, err
 	}
-	return &part{resp.Body, watch, cancel}, nil
+	return &part{body: resp.Body, watch: watch, cancel: cancel}, nil
 }
 
 // part is the body of an answer that must not be silent.
@@ -102,12 +125,17 @@ type part struct {
 	body   io.ReadCloser
 	watch  *time.Timer
 	cancel context.CancelCauseFunc
+	left   int64
+	broken func() // told when it ends before its end
 }
 
 func (p *part) Read(b []byte) (int, error) {
 	p.watch.Reset(stalled)
 	n, err := p.body.Read(b)
 	p.watch.Stop()
+	if p.left -= int64(n); err != nil && p.left > 0 {
+		p.broken()
+	}
 	return n, err
 }
 

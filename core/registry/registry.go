@@ -7,9 +7,10 @@
 //	config, err := found.ReadBlob(ctx, found.Manifest.Config, limit)
 //	stream, err := found.Blob(ctx, found.Manifest.Layers[0])
 //
-// connect.go makes the HTTP client of one repository (mirrors, plain HTTP, authentication), platform.go
-// chooses from an index, blob.go resumes broken downloads, push.go uploads, login.go and search.go ask
-// the rest, patience.go waits for whoever was asked too often, errors.go has the words.
+// connect.go makes the HTTP client of one repository (mirrors, plain HTTP, authentication), tokens.go asks the
+// servers that give out tokens, platform.go chooses from an index, blob.go resumes broken downloads, fallback.go
+// behind a mirror that breaks them off, push.go uploads, login.go and search.go ask the rest, patience.go
+// waits for whoever was asked too often, errors.go has the words.
 package registry
 
 import (

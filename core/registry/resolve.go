@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -48,7 +49,12 @@ type Image struct {
 	Raw        []byte
 	Manifest   ocispec.Manifest
 
-	repo *repository
+	repo   *repository
+	client *Client // of behind
+	behind []place // where its blobs are, too, if a mirror had it
+
+	mu  sync.Mutex
+	now int // the place that blobs are asked for at; 0 is repo
 }
 
 // Resolve finds the image that ref names for a platform; an empty one is the host's. Mirrors are
@@ -62,8 +68,14 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 	if err != nil {
 		return nil, err
 	}
-	for _, at := range endpoints {
+	for n, at := range endpoints {
 		image, err := c.resolveAt(ctx, named, at, platform)
+		if err == nil {
+			image.client = c
+			for _, e := range endpoints[n+1:] {
+				image.behind = append(image.behind, place{endpoint: e})
+			}
+		}
 		if err == nil || !at.mirror || ctx.Err() != nil {
 			return image, pullError(named, at, err)
 		}

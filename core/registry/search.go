@@ -46,7 +46,7 @@ func (c *Client) Search(ctx context.Context, term string, limit int, auth *wire.
 	if err != nil {
 		return nil, &fault.Field{Field: "term", Given: term, Expected: "a word, or registry.example:5000/word"}
 	}
-	round, err := transport.NewWithContext(ctx, reg, login, c.transport(at), []string{reg.Scope("")})
+	round, _, err := c.dial(ctx, reg, at, []string{reg.Scope("")})
 	if err != nil {
 		return nil, registryError(err)
 	}

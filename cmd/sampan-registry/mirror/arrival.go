@@ -43,25 +43,50 @@ func newArrival() *arrival {
 // Blob writes the answer to a request for a blob that the store has not.
 func (c *Cache) Blob(w http.ResponseWriter, r *http.Request, repository string, d digest.Digest) error {
 	c.requests.Add(1, "blob", "miss")
+	if r.Method == http.MethodHead {
+		size, err := c.size(r.Context(), repository, d)
+		if err != nil {
+			return err
+		}
+		describe(w.Header(), d, size)
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
 	a, err := c.arrive(r.Context(), repository, d)
 	if err != nil {
 		return err
 	}
 	defer a.leave()
-	h := w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Docker-Content-Digest", d.String())
-	h.Set("Content-Length", strconv.FormatInt(a.total, 10))
-	if r.Method == http.MethodHead {
-		w.WriteHeader(http.StatusOK)
-		return nil
-	}
+	describe(w.Header(), d, a.total)
 	// A part is not looked for in what grows: by the specification the whole may be sent instead.
 	if _, err := io.Copy(w, &reader{a: a}); err != nil {
 		// The client has a length and must see that this is not all.
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+func describe(h http.Header, d digest.Digest, size int64) {
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Docker-Content-Digest", d.String())
+	h.Set("Content-Length", strconv.FormatInt(size, 10))
+}
+
+// size asks how large a blob is. Who asks just that has it, as a rule, or wants to know whether it is there: it
+// is not fetched for that.
+func (c *Cache) size(ctx context.Context, repository string, d digest.Digest) (int64, error) {
+	if d.Algorithm() != digest.SHA256 {
+		return 0, store.ErrBlobUnknown
+	}
+	layer, err := c.puller.Layer(ctx, c.registry.Repo(repository).Digest(d.String()))
+	if err != nil {
+		return 0, blobError(err)
+	}
+	size, err := layer.Size()
+	if err != nil {
+		return 0, blobError(err)
+	}
+	return size, nil
 }
 
 // arrive begins to fetch a blob, or joins those who wait for it.

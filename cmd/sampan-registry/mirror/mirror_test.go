@@ -154,6 +154,42 @@ func TestBlobComesOnceForAll(t *testing.T) {
 	want(t, cache+"/v2/team/app/blobs/"+digest.FromString("nothing").String(), http.StatusNotFound, "BLOB_UNKNOWN")
 }
 
+// Who asks how large a blob is does not make it come.
+func TestHeadFetchesNothing(t *testing.T) {
+	o := newOrigin(t)
+	_, blob := o.push(t, "1")
+	cache, numbers := newCache(t, o)
+	head := func(d digest.Digest) (int, http.Header) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, cache+"/v2/team/app/blobs/"+d.String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode, resp.Header
+	}
+	status, h := head(blob)
+	if status != http.StatusOK || h.Get("Content-Length") != "5" || h.Get("Docker-Content-Digest") != blob.String() {
+		t.Errorf("%d %v", status, h)
+	}
+	if status, _ := head(digest.FromString("nothing")); status != http.StatusNotFound {
+		t.Errorf("what is not there: %d", status)
+	}
+	if n := o.blobs.Load(); n != 0 {
+		t.Errorf("the blob was fetched %d times", n)
+	}
+	counted(t, numbers, "sampan_registry_cache_received_bytes_total 0")
+	want(t, cache+"/v2/team/app/blobs/"+blob.String(), http.StatusOK, content)
+	o.Close()
+	if status, h := head(blob); status != http.StatusOK || h.Get("Content-Length") != "5" {
+		t.Errorf("what has come: %d %v", status, h)
+	}
+}
+
 func TestWrongBlobIsNotKept(t *testing.T) {
 	o := newOrigin(t)
 	_, blob := o.push(t, "1")

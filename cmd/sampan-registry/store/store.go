@@ -82,6 +82,20 @@ func Open(root string) (*Store, error) {
 	return &Store{root: root, lock: lock, uploads: map[string]*upload{}}, nil
 }
 
+// Check reports what is no directory of a registry, for those who do not mean to make one, as Open does.
+func Check(root string) error {
+	for _, name := range []string{"blobs", "repositories", "lock"} {
+		info, err := os.Stat(filepath.Join(root, name))
+		if err == nil && info.IsDir() == (name == "lock") {
+			err = fmt.Errorf("%s is something else", filepath.Join(root, name))
+		}
+		if err != nil {
+			return fault.New(fault.NotFound, "root %q: expected the directory of a registry: %w", root, err)
+		}
+	}
+	return nil
+}
+
 // Close ends the uploads and lets another process have the directory.
 func (s *Store) Close() {
 	s.mu.Lock()

@@ -26,6 +26,25 @@ func open(t *testing.T) *Store {
 	return s
 }
 
+// What is no registry is told, and stays as it is.
+func TestCheck(t *testing.T) {
+	if err := Check(open(t).root); err != nil {
+		t.Error(err)
+	}
+	root := t.TempDir()
+	for _, dir := range []string{"", "blobs", "repositories", "lock"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := Check(root); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "expected the directory of a registry") {
+			t.Errorf("with %q: %v", dir, err)
+		}
+	}
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 3 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
 func (s *Store) mustBlob(t *testing.T, name, content string) digest.Digest {
 	t.Helper()
 	d := digest.FromString(content)

@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
 	"github.com/sampan-project/sampan/core/client"
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -84,6 +86,11 @@ func newRemove(c *cli.CLI, verb string) *cobra.Command {
 				for _, line := range removal(removed) {
 					fmt.Fprintln(c.Out, line)
 				}
+			}
+			// Docker's --force: that an image is not there is told, and is no failure.
+			if len(errs) > 0 && force && !slices.ContainsFunc(errs, func(err error) bool { return !fault.Is(err, fault.NotFound) }) {
+				fmt.Fprintln(c.Err, cli.Message(cli.Join(errs)))
+				return nil
 			}
 			return cli.Join(errs)
 		},

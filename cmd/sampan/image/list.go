@@ -65,17 +65,17 @@ const none = "<none>"
 // name is one name of an image.
 type name struct{ repository, tag, digest string }
 
-// names are the rows of an image: one for each tag, and for each digest of a repository without a tag.
-// withDigests puts the digest beside the tags of its repository.
+// names are the rows of an image as Docker has them: one for each tag, and for each repository that it has digests
+// of and no tag. withDigests makes of it a row for each digest of the repository.
 func names(i wire.ImageSummary, withDigests bool) []name {
-	digests := map[string]string{}
+	digests := map[string][]string{}
 	var order []string
 	for _, d := range i.RepoDigests {
 		if repository, digest, ok := strings.Cut(d, "@"); ok && repository != none {
 			if _, twice := digests[repository]; !twice {
 				order = append(order, repository)
 			}
-			digests[repository] = digest
+			digests[repository] = append(digests[repository], digest)
 		}
 	}
 	var list []name
@@ -85,16 +85,26 @@ func names(i wire.ImageSummary, withDigests bool) []name {
 		if colon < 0 || strings.HasPrefix(t, none) {
 			continue
 		}
-		n := name{t[:colon], t[colon+1:], none}
-		if d := digests[n.repository]; d != "" && withDigests {
-			n.digest = d
+		repository, tag := t[:colon], t[colon+1:]
+		tagged[repository] = true
+		beside := digests[repository]
+		if !withDigests || len(beside) == 0 {
+			beside = []string{none}
 		}
-		tagged[n.repository] = true
-		list = append(list, n)
+		for _, d := range beside {
+			list = append(list, name{repository, tag, d})
+		}
 	}
 	for _, repository := range order {
-		if !tagged[repository] {
-			list = append(list, name{repository, none, digests[repository]})
+		if tagged[repository] {
+			continue
+		}
+		beside := digests[repository]
+		if !withDigests {
+			beside = []string{""}
+		}
+		for _, d := range beside {
+			list = append(list, name{repository, none, d})
 		}
 	}
 	if len(list) == 0 {

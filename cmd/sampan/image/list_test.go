@@ -19,12 +19,22 @@ func TestNames(t *testing.T) {
 		{[]string{"a:1"}, []string{"a@sha256:x", "b@sha256:y"}, "[{a 1 sha256:x} {b <none> sha256:y}]"},
 		{[]string{"<none>:<none>"}, []string{"<none>@<none>"}, "[{<none> <none> <none>}]"},
 		{nil, []string{"a@sha256:x"}, "[{a <none> sha256:x}]"},
+		{[]string{"a:1", "a:2"}, []string{"a@sha256:x", "a@sha256:y"}, "[{a 1 sha256:x} {a 1 sha256:y} {a 2 sha256:x} {a 2 sha256:y}]"},
+		{nil, []string{"a@sha256:x", "a@sha256:y"}, "[{a <none> sha256:x} {a <none> sha256:y}]"},
 	}
 	for _, tt := range tests {
 		got := fmt.Sprint(names(wire.ImageSummary{RepoTags: tt.tags, RepoDigests: tt.digests}, true))
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%v %v: %s", tt.tags, tt.digests, diff)
 		}
+	}
+}
+
+// Without digests, several of them are no reason for several rows.
+func TestNamesWithoutDigests(t *testing.T) {
+	i := wire.ImageSummary{RepoTags: []string{"a:1"}, RepoDigests: []string{"a@sha256:x", "a@sha256:y", "b@sha256:x", "b@sha256:y"}}
+	if diff := cmp.Diff("[{a 1 <none>} {b <none> }]", fmt.Sprint(names(i, false))); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -1,11 +1,15 @@
 package image
 
 import (
+	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -27,7 +31,9 @@ func newMount(c *cli.CLI) *cobra.Command {
 			}
 			path := ""
 			if len(args) == 2 {
-				path = args[1]
+				if path, err = filepath.Abs(args[1]); err != nil { // the daemon is in another directory
+					return err
+				}
 			}
 			at, err := engine.ImageMount(cmd.Context(), args[0], path)
 			if err == nil {
@@ -52,6 +58,8 @@ func newUnmount(c *cli.CLI) *cobra.Command {
 			}
 			if all {
 				args = []string{""}
+			} else if args, err = mounted(cmd.Context(), engine, args); err != nil {
+				return err
 			}
 			var errs []error
 			for _, name := range args {
@@ -68,6 +76,25 @@ func newUnmount(c *cli.CLI) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "Unmount all images")
 	return cmd
+}
+
+// mounted puts for each name that is the path of a mount, from here, its whole path; the others are images.
+func mounted(ctx context.Context, engine *client.Client, names []string) ([]string, error) {
+	list, err := engine.ImageMounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	whole := slices.Clone(names)
+	for i, name := range names {
+		path, err := filepath.Abs(name)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(list, func(m wire.ImageMount) bool { return m.Path == path }) {
+			whole[i] = path
+		}
+	}
+	return whole, nil
 }
 
 // newDiff is `image diff`, in the words of `diff` of a container.

@@ -14,11 +14,20 @@ import (
 	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
+	"github.com/sampan-project/sampan/starlark/reference"
 )
 
 // tagged reports a reference with a tag or a digest.
 func tagged(ref string) bool {
 	return strings.Contains(ref, "@") || strings.LastIndexByte(ref, ':') > strings.LastIndexByte(ref, '/')
+}
+
+// tellDefault says which tag a name without one means. Of what is no name the daemon says what is wrong, and there is
+// no tag to speak of.
+func tellDefault(c *cli.CLI, ref string, quiet bool) {
+	if _, ok := reference.Normalise(ref); ok && !quiet {
+		fmt.Fprintln(c.Out, "Using default tag: latest")
+	}
 }
 
 func newPull(c *cli.CLI) *cobra.Command {
@@ -67,9 +76,8 @@ func pull(ctx context.Context, c *cli.CLI, ref, platform string, all, quiet bool
 		err = engine.ImagePullAll(ctx, ref, platform, auth, show)
 	} else {
 		if !tagged(ref) {
-			if full = ref + ":latest"; !quiet {
-				fmt.Fprintln(c.Out, "Using default tag: latest")
-			}
+			full = ref + ":latest"
+			tellDefault(c, ref, quiet)
 		}
 		err = engine.ImagePull(ctx, full, platform, auth, show)
 	}
@@ -88,8 +96,8 @@ func pullTrusted(ctx context.Context, c *cli.CLI, ref, platform string, all, qui
 	if err != nil {
 		return err
 	}
-	if !all && !tagged(ref) && !quiet {
-		fmt.Fprintln(c.Out, "Using default tag: latest")
+	if !all && !tagged(ref) {
+		tellDefault(c, ref, quiet)
 	}
 	list, err := trust.Targets(ctx, c, engine, ref, all)
 	if err != nil {
@@ -133,10 +141,8 @@ func newPush(c *cli.CLI) *cobra.Command {
 			case all && tagged(ref):
 				return fault.New(fault.Invalid, "tag can't be used with --all-tags/-a")
 			case !all && !tagged(ref):
+				tellDefault(c, ref, quiet)
 				ref += ":latest"
-				if !quiet {
-					fmt.Fprintln(c.Out, "Using default tag: latest")
-				}
 			}
 			engine, err := c.Client()
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -59,15 +60,42 @@ func (o *loginOptions) run(ctx context.Context, c *cli.CLI, server string) error
 	case o.password != "":
 		fmt.Fprintln(c.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 	}
-	if err := o.ask(c); err != nil {
-		return err
-	}
 	engine, err := c.Client()
 	if err != nil {
 		return err
 	}
 	registry := cli.Registry(server)
-	auth := wire.AuthConfig{Username: o.user, Password: o.password, ServerAddress: registry}
+	if o.user == "" && o.password == "" {
+		done, err := again(ctx, c, engine, registry)
+		if done || err != nil {
+			return err
+		}
+	}
+	if err := o.ask(c); err != nil {
+		return err
+	}
+	return login(ctx, c, engine, wire.AuthConfig{Username: o.user, Password: o.password, ServerAddress: registry})
+}
+
+// again tries the name and password that are kept for the registry; done is whether they are still good. An
+// identity token is none: it is for everything but logging in.
+func again(ctx context.Context, c *cli.CLI, engine *client.Client, registry string) (done bool, err error) {
+	auth, err := c.LoginOf(registry)
+	if err != nil || auth == nil || auth.Username == "" || auth.Password == "" {
+		return false, err
+	}
+	auth.ServerAddress = registry
+	fmt.Fprintf(c.Err, "Authenticating with existing credentials... [Username: %s]\n", auth.Username)
+	if err = login(ctx, c, engine, *auth); fault.Is(err, fault.Unauthorized) {
+		fmt.Fprintln(c.Err, "Stored credentials invalid or expired")
+		return false, nil
+	}
+	return true, err
+}
+
+// login asks the registry by way of the engine, and keeps what it was good for.
+func login(ctx context.Context, c *cli.CLI, engine *client.Client, auth wire.AuthConfig) error {
+	registry := auth.ServerAddress
 	answer, err := engine.RegistryLogin(ctx, auth)
 	if err != nil {
 		return err

@@ -232,6 +232,9 @@ func entryOf(h *tar.Header) (entry, error) {
 			e.Type = ""
 		}
 		if name, ok := strings.CutPrefix(key, paxXattr); ok {
+			if len(e.Xattrs) == maxAttributes {
+				return entry{}, refuse("it has more than %d extended attributes", maxAttributes)
+			}
 			if e.Xattrs == nil {
 				e.Xattrs = map[string][]byte{}
 			}

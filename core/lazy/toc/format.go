@@ -168,24 +168,69 @@ func decode(raw []byte, want digest.Digest) (table, error) {
 	return table{entries: file.Entries}, nil
 }
 
-// entries are counted while they are read: three bytes of JSON become an entry of some hundred in memory.
-type entries []entry
+// Lists are counted while they are read: three bytes of JSON become an entry of some hundred in memory.
+type (
+	entries    []entry
+	spans      []span
+	attributes map[string][]byte
+)
 
-func (l *entries) UnmarshalJSON(raw []byte) error {
-	*l = nil
+func (l *entries) UnmarshalJSON(raw []byte) (err error) {
+	*l, err = counted[entry](raw, "entries", maxEntries)
+	return err
+}
+
+func (l *spans) UnmarshalJSON(raw []byte) (err error) {
+	*l, err = counted[span](raw, "spans", maxSpans)
+	return err
+}
+
+func counted[T any](raw []byte, name string, most int) (list []T, err error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := d.Token(); err != nil || t != json.Delim('[') {
-		return errors.New("entries: expected an array")
+	t, err := d.Token()
+	if t == nil && err == nil { // null
+		return nil, nil
+	}
+	if err != nil || t != json.Delim('[') {
+		return nil, fmt.Errorf("%s: expected an array", name)
 	}
 	for d.More() {
-		if len(*l) == maxEntries {
-			return fmt.Errorf("entries: expected at most %d", maxEntries)
+		if len(list) == most {
+			return nil, fmt.Errorf("%s: expected at most %d", name, most)
 		}
-		var e entry
+		var e T
 		if err := d.Decode(&e); err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+func (a *attributes) UnmarshalJSON(raw []byte) error {
+	*a = nil
+	d := json.NewDecoder(bytes.NewReader(raw))
+	t, err := d.Token()
+	if t == nil && err == nil { // null
+		return nil
+	}
+	if err != nil || t != json.Delim('{') {
+		return errors.New("xattrs: expected an object")
+	}
+	*a = attributes{}
+	for d.More() {
+		if len(*a) == maxAttributes {
+			return fmt.Errorf("xattrs: expected at most %d", maxAttributes)
+		}
+		key, err := d.Token()
+		if err != nil {
 			return err
 		}
-		*l = append(*l, e)
+		var value []byte
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+		(*a)[key.(string)] = value // the decoder takes nothing else for a key
 	}
 	return nil
 }

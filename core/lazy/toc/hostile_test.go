@@ -31,6 +31,35 @@ func TestTableOfMillions(t *testing.T) {
 	}
 }
 
+// So is an index of this machine: whoever can change its file could have its checksum right.
+func TestIndexOfMillions(t *testing.T) {
+	many := strings.Repeat(",{}", 4<<20)
+	var attributes strings.Builder
+	for i := range maxAttributes + 1 {
+		fmt.Fprintf(&attributes, `,"%d":""`, i)
+	}
+	for name, table := range map[string]string{
+		"spans": `{"spans":[{}` + many + `]}`, "entries": `{"entries":[{}` + many + `]}`,
+		"xattrs": `{"entries":[{"xattrs":{` + attributes.String()[1:] + `}}]}`,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := verify(t, indexOf([]byte(table)))
+		runtime.ReadMemStats(&after)
+		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), name+": expected at most") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if taken := after.TotalAlloc - before.TotalAlloc; taken > 2<<30 {
+			t.Errorf("%s: it took %d MiB", name, taken>>20)
+		}
+	}
+	for _, table := range []string{`{"spans":{}}`, `{"spans":null,"entries":null}`, `{"entries":[{"xattrs":[]}]}`, `{"entries":[{"xattrs":{"a":1}}]}`, `{"entries":[`} {
+		if err := verify(t, indexOf([]byte(table))); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", table, err)
+		}
+	}
+}
+
 // Tables that the annotations lead to, whatever they say of themselves.
 func TestHostileTables(t *testing.T) {
 	var packed bytes.Buffer

@@ -42,8 +42,8 @@ type contents struct {
 	Size    int64         `json:"size"` // of the blob
 	DiffID  digest.Digest `json:"diffID"`
 	Plain   int64         `json:"plain"` // size of the tar
-	Spans   []span        `json:"spans"`
-	Entries []entry       `json:"entries"`
+	Spans   spans         `json:"spans"`
+	Entries entries       `json:"entries"`
 }
 
 // span is a part of the tar, to the next one, that can be decompressed by itself.

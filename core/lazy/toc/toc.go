@@ -58,6 +58,8 @@ const (
 	maxTable   = 256 << 20
 	maxEntries = 1 << 20
 	maxChunk   = 64 << 20 // of one part, packed or not
+	// maxAttributes bounds the extended attributes of a file, whose names the kernel gives 64 KiB (xattr(7)).
+	maxAttributes = 1 << 10
 )
 
 // Has reports whether the descriptor of a layer announces a table.
@@ -119,24 +121,24 @@ type table struct {
 
 // entry is one entry of a table: the header of a file in the tar, or a further part of the file before.
 type entry struct {
-	Name        string            `json:"name"`
-	Type        string            `json:"type"` // dir reg symlink hardlink char block fifo chunk
-	Size        int64             `json:"size,omitempty"`
-	ModTime     string            `json:"modtime,omitempty"` // RFC 3339
-	LinkName    string            `json:"linkName,omitempty"`
-	Mode        int64             `json:"mode,omitempty"`
-	UID         int64             `json:"uid,omitempty"`
-	GID         int64             `json:"gid,omitempty"`
-	DevMajor    int64             `json:"devMajor,omitempty"`
-	DevMinor    int64             `json:"devMinor,omitempty"`
-	Xattrs      map[string][]byte `json:"xattrs,omitempty"`
-	Digest      digest.Digest     `json:"digest,omitempty"`
-	Offset      int64             `json:"offset,omitempty"` // of the compressed part in the blob
-	EndOffset   int64             `json:"endOffset,omitempty"`
-	InnerOffset int64             `json:"innerOffset,omitempty"` // in what the part decompresses to
-	ChunkOffset int64             `json:"chunkOffset,omitempty"` // in the file
-	ChunkSize   int64             `json:"chunkSize,omitempty"`   // 0: to the end of the file
-	ChunkDigest digest.Digest     `json:"chunkDigest,omitempty"`
+	Name        string        `json:"name"`
+	Type        string        `json:"type"` // dir reg symlink hardlink char block fifo chunk
+	Size        int64         `json:"size,omitempty"`
+	ModTime     string        `json:"modtime,omitempty"` // RFC 3339
+	LinkName    string        `json:"linkName,omitempty"`
+	Mode        int64         `json:"mode,omitempty"`
+	UID         int64         `json:"uid,omitempty"`
+	GID         int64         `json:"gid,omitempty"`
+	DevMajor    int64         `json:"devMajor,omitempty"`
+	DevMinor    int64         `json:"devMinor,omitempty"`
+	Xattrs      attributes    `json:"xattrs,omitempty"`
+	Digest      digest.Digest `json:"digest,omitempty"`
+	Offset      int64         `json:"offset,omitempty"` // of the compressed part in the blob
+	EndOffset   int64         `json:"endOffset,omitempty"`
+	InnerOffset int64         `json:"innerOffset,omitempty"` // in what the part decompresses to
+	ChunkOffset int64         `json:"chunkOffset,omitempty"` // in the file
+	ChunkSize   int64         `json:"chunkSize,omitempty"`   // 0: to the end of the file
+	ChunkDigest digest.Digest `json:"chunkDigest,omitempty"`
 }
 
 // bounds returns every place in the blob where a part may begin or end, sorted.
