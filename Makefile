@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/bin:$(CURDIR)/bin/tools:$(PATH):/usr/sbin:/sbin
 
 PREFIX   ?= /usr/local
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null)
+COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X github.com/sampan-project/sampan/core/wire.Release=$(VERSION) -X github.com/sampan-project/sampan/core/wire.Commit=$(COMMIT)
 PROGRAMS := sampan sampand sampan-runtime sampan-log-tls sampan-registry sampan-lazy
 PLUGINS  := $(patsubst plugins/%/main.go,%,$(wildcard plugins/*/*/main.go))
@@ -88,8 +88,8 @@ bench: need-test build ## Print start latency and density beside runc, crun, Doc
 	@tests/bench/images
 
 .PHONY: crash
-crash: need-test build ## Kill the daemon at every point of what users do, and look whether the next one makes it whole
-	SAMPAN_CRASH_ALL=1 SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run '^TestKilledAtEveryPoint$$' ./tests/crash
+crash: need-test build ## Kill the daemon at every point of what users do, and its driver at every moment, and look whether all is whole again
+	SAMPAN_CRASH_ALL=1 SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 2h -run '^TestKilledAtEveryPoint$$|^TestLazyKilledAtEveryPoint$$|^TestDriverDies$$' ./tests/crash
 
 SOAK_TIME ?= 1h
 .PHONY: soak

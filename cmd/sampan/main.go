@@ -35,6 +35,9 @@ func main() {
 	}
 	err := root.ExecuteContext(ctx)
 	stop()
+	if err == nil {
+		err = c.Out.Failed() // a page of help, or a table, that did not arrive
+	}
 	if text := cli.Message(err); text != "" {
 		fmt.Fprintln(c.Err, text)
 	}

@@ -22,7 +22,10 @@ type NetworkDriver[Options any] interface {
 	CreateNetwork(ctx context.Context, n Network[Options]) (Created, error)
 	// DeleteNetwork removes it, or finds that it is not there.
 	DeleteNetwork(ctx context.Context, n Network[Options]) error
-	// Attach puts an interface into the endpoint's namespace, with addresses, routes and ports.
+	// Attach puts an interface into the endpoint's namespace, with addresses, routes and ports. IPv6 is off there for
+	// interfaces that come (net.ipv6.conf.default.disable_ipv6 is 1, as in Docker's sandbox): a driver that gives an
+	// interface an IPv6 address first writes 0 to net.ipv6.conf.INTERFACE.disable_ipv6 in the namespace, or the kernel
+	// refuses the address (EACCES).
 	Attach(ctx context.Context, n Network[Options], e Endpoint) (Attachment, error)
 	// Detach takes it away, also when the namespace is gone or it was never there.
 	Detach(ctx context.Context, n Network[Options], e Endpoint) error

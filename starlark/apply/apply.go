@@ -56,6 +56,8 @@ type Options struct {
 	Poll     time.Duration // how often a condition is looked at; 0 is 100 ms
 	// Auth gives the login for an image to be pulled.
 	Auth func(ref string) (*wire.AuthConfig, error)
+	// Proxies are a build's (wire.BuildGraph).
+	Proxies map[string]string
 	// Event is told when an operation begins and ends, one call at a time.
 	Event func(Event)
 	// Message gets what builds and pulls say, one call at a time.

@@ -235,7 +235,7 @@ func (r *runner) build(ctx context.Context, res *graph.Resource, spec *graph.Ima
 		Op: "config", Position: res.Site.String(),
 		Config: &wire.BuildConfig{Base: g.Target, Labels: imageLabels(r.graph.Env, &own)},
 	})
-	g.Target, g.Tags = len(g.Nodes)-1, spec.Tags
+	g.Target, g.Tags, g.Proxies = len(g.Nodes)-1, spec.Tags, r.o.Proxies
 	_, err := r.engine.Build(ctx, g, spec.Build.WriteLocals, r.messages(res.Address))
 	return err
 }

@@ -200,8 +200,13 @@ func calleeName(c *syntax.CallExpr) syntax.Node {
 }
 
 // Placed finds a place at the beginning of an error's text, FILE:LINE:COLUMN: as the daemon repeats
-// it for a build's step, and makes an Error of the rest, when the file is one that was read.
+// it for a build's step, and makes an Error of the rest, when the file is one that was read. An error
+// that has a place already is returned whole: its text lacks the cure and the callers.
 func (f *Files) Placed(err error) (*Error, bool) {
+	if e, ok := Of(err); ok {
+		placed := *e
+		return &placed, true
+	}
 	text := err.Error()
 	for _, name := range f.Names() {
 		i := strings.Index(text, name+":")

@@ -31,7 +31,7 @@ type Input struct {
 	Digest string `json:"digest"` // of the value; values themselves are not kept
 }
 
-// Declared is one arg() of a script, for help and for errors about unknown ones.
+// Declared is one arg() of a script, for graphs and for errors about unknown ones.
 type Declared struct {
 	Name, Type, Default, Doc string
 	Required                 bool
@@ -234,7 +234,7 @@ func (s *Session) argFunc() arg.Func {
 		Params: []arg.Param{
 			{Name: "name", Type: arg.Name, Required: true, Doc: "The name after `--arg`."},
 			{Name: "default", Type: arg.Any, Doc: "The value when none is given: a string, int or bool."},
-			{Name: "doc", Type: arg.String, Doc: "What it is, for `--help`."},
+			{Name: "doc", Type: arg.String, Doc: "What it is, for `sampan graph` and for who did not give it."},
 			{Name: "choices", Type: arg.List[string](arg.String), Doc: "The only values."},
 		},
 		Do: func(c *arg.Call) (starlark.Value, error) { return From(c.Thread).arg(c) },
@@ -260,7 +260,11 @@ func (s *Session) arg(c *arg.Call) (starlark.Value, error) {
 	text, given := s.Inputs.args[name]
 	if !given {
 		if spec.Default == nil {
-			return nil, &diag.Problem{Subject: c.Subject, Message: "no value is given", Cure: fmt.Sprintf("give it by --arg %s=VALUE, or a default in the script", name)}
+			message := "no value is given"
+			if d.Doc != "" {
+				message += ": " + d.Doc
+			}
+			return nil, &diag.Problem{Subject: c.Subject, Message: message, Cure: fmt.Sprintf("give it by --arg %s=VALUE, or a default in the script", name)}
 		}
 		s.Inputs.record(Input{"arg", name, digest([]byte(d.Default))})
 		return spec.Default, nil

@@ -187,4 +187,9 @@ func TestPlaced(t *testing.T) {
 			t.Errorf("%q is no place", other)
 		}
 	}
+	whole := &diag.Error{At: e.At, Message: "no value is given", Cure: "give one", Stack: []diag.Frame{{In: "main"}}}
+	same, ok := s.Files.Placed(whole)
+	if diff := cmp.Diff(whole, same); !ok || diff != "" {
+		t.Errorf("what was placed already is another: %v\n%s", ok, diff)
+	}
 }

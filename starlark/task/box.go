@@ -39,6 +39,7 @@ func (r *runner) boxFuncs(b *Box) []arg.Func {
 	method := r.execFunc()
 	method.Of, method.Params = "container", method.Params[1:]
 	method.Positional = 1
+	method.Example = `db.exec(["psql", "-c", "select 1"])`
 	method.Do = func(c *arg.Call) (starlark.Value, error) { return r.exec(c, b.id) }
 	return []arg.Func{method, atFunc(b.id), r.logsFunc(b), r.stopFunc(b)}
 }

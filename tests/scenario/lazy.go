@@ -74,28 +74,20 @@ func stargz(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || !plain && !zipped && len(args) != 1 {
 		ts.Fatalf("usage: stargz [-gzip] NAME[:TAG] | stargz -layout DIR")
 	}
-	base, err := BusyboxRootfs()
-	ts.Check(err)
-	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
-		OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"},
-		Config: v1.Config{Env: []string{"PATH=/bin"}, Cmd: []string{"sh"}},
-	})
-	ts.Check(err)
-	image = mutate.ConfigMediaType(mutate.MediaType(image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	for _, archive := range [][]byte{base, lazyLayer()} {
-		layer := mutate.Addendum{Layer: static.NewLayer(archive, types.OCIUncompressedLayer), MediaType: types.OCIUncompressedLayer}
-		switch {
-		case zipped:
-			l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil }, tarball.WithMediaType(types.OCILayer))
-			ts.Check(err)
-			layer = mutate.Addendum{Layer: l, MediaType: types.OCILayer}
-		case !plain:
-			layer, err = stargzLayer(archive)
-			ts.Check(err)
+	pack := stargzLayer
+	switch {
+	case plain:
+		pack = func(archive []byte) (mutate.Addendum, error) {
+			return mutate.Addendum{Layer: static.NewLayer(archive, types.OCIUncompressedLayer), MediaType: types.OCIUncompressedLayer}, nil
 		}
-		image, err = mutate.Append(image, layer)
-		ts.Check(err)
+	case zipped:
+		pack = func(archive []byte) (mutate.Addendum, error) {
+			l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil }, tarball.WithMediaType(types.OCILayer))
+			return mutate.Addendum{Layer: l, MediaType: types.OCILayer}, err
+		}
 	}
+	image, err := lazyImage(pack)
+	ts.Check(err)
 	if plain {
 		path, err := layout.Write(ts.MkAbs(args[1]), empty.Index)
 		ts.Check(err)
@@ -105,6 +97,34 @@ func stargz(ts *testscript.TestScript, neg bool, args []string) {
 	ref, err := name.ParseReference(ts.Getenv("REGISTRY")+"/"+args[len(args)-1], name.Insecure)
 	ts.Check(err)
 	ts.Check(remote.Write(ref, image))
+}
+
+// Stargz returns the lazy image as eStargz.
+func Stargz() (v1.Image, error) { return lazyImage(stargzLayer) }
+
+func lazyImage(pack func(archive []byte) (mutate.Addendum, error)) (v1.Image, error) {
+	base, err := BusyboxRootfs()
+	if err != nil {
+		return nil, err
+	}
+	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
+		OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"},
+		Config: v1.Config{Env: []string{"PATH=/bin"}, Cmd: []string{"sh"}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	image = mutate.ConfigMediaType(mutate.MediaType(image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	for _, archive := range [][]byte{base, lazyLayer()} {
+		layer, err := pack(archive)
+		if err != nil {
+			return nil, err
+		}
+		if image, err = mutate.Append(image, layer); err != nil {
+			return nil, err
+		}
+	}
+	return image, nil
 }
 
 func stargzLayer(archive []byte) (mutate.Addendum, error) {

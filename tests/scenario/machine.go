@@ -243,7 +243,8 @@ func belongs(dir, root string) bool {
 func cgroupParent(root string) string { return "/sampan-" + filepath.Base(root) }
 
 // files lists the entries of the directories where daemons leave things, without the scenario's own
-// root and without the work directories of other tests.
+// root, without the work directories of other tests, and without what skopeo and podman remember of blobs
+// (containers/image's blob info cache, of which root cannot choose the place).
 func files(root string) (set, error) {
 	found := set{}
 	for _, dir := range []string{"/run", "/var/run", "/var/lib", "/dev/shm", "/tmp", "/etc"} {
@@ -253,7 +254,7 @@ func files(root string) (set, error) {
 		}
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
-			if path == root || dir == "/tmp" && !strings.HasPrefix(e.Name(), "sampan") {
+			if path == root || path == "/var/lib/containers" || dir == "/tmp" && !strings.HasPrefix(e.Name(), "sampan") {
 				continue
 			}
 			found[path] = true

@@ -15,6 +15,7 @@
 //	busybox [NAME]           import a busybox root filesystem as NAME (default busybox)
 //	debian                   import the Debian root filesystem as debian, and put debs/ here
 //	registry                 start Debian's docker-registry; sets $REGISTRY
+//	tokenregistry [revoke]   start it behind a token server (token.go), which takes back the identity tokens it gave
 //	archive docker|oci FILE NAME   write an image that go-containerregistry made
 //	publish NAME[:TAG]       push that image to $REGISTRY; sets $DIGEST
 //	corrupt                  flip a byte in the registry's largest blob; prints its digest
@@ -67,7 +68,8 @@ type state struct {
 	ends   []func() error // what ends the peers, the last one first
 	bridge string
 
-	throttled *throttled // see lazy.go
+	throttled *throttled   // see lazy.go
+	tokens    *tokenServer // see token.go
 
 	apart bool // the daemon has a network namespace of its own
 }
@@ -90,12 +92,14 @@ func Run(t *testing.T, dir string) {
 }
 
 // condition knows of the machine what testscript does not: [systemd], it was booted with it (sd_booted(3)); [ipv6],
-// programs can listen on ::1.
+// programs can listen on ::1; [xfsquota], an XFS can be made and mounted that keeps limits of projects.
 func condition(name string) (bool, error) {
 	switch name {
 	case "systemd":
 		_, err := os.Stat("/run/systemd/system")
 		return err == nil, nil
+	case "xfsquota":
+		return xfsQuota(), nil
 	case "ipv6":
 		l, err := net.Listen("tcp6", "[::1]:0")
 		if err == nil {
@@ -194,6 +198,9 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"busybox":  busybox,
 	"debian":   debian,
 	"registry": registry,
+
+	"tokenregistry": tokenRegistry,
+
 	"archive":  archive,
 	"publish":  publish,
 	"stargz":   stargz,
@@ -338,12 +345,17 @@ func debian(ts *testscript.TestScript, neg bool, args []string) {
 
 func registry(ts *testscript.TestScript, neg bool, args []string) {
 	noArguments(ts, "registry", neg, args)
+	startRegistry(ts, "")
+}
+
+// startRegistry starts docker-registry; more is of its configuration.
+func startRegistry(ts *testscript.TestScript, more string) {
 	s := of(ts)
 	address := fmt.Sprintf("127.0.0.1:%d", free(ts))
 	config := filepath.Join(s.root, "registry.yml")
 	ts.Check(os.WriteFile(config, fmt.Appendf(nil,
-		"version: 0.1\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q}\n",
-		filepath.Join(s.root, "registry"), address), 0o600))
+		"version: 0.1\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q}\n%s",
+		filepath.Join(s.root, "registry"), address, more), 0o600))
 	log, err := os.Create(filepath.Join(s.root, "registry.log"))
 	ts.Check(err)
 	defer log.Close()

@@ -35,14 +35,16 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer master.Close()
 	s := of(ts)
-	program := filepath.Join(s.root, "bin", args[1]) // a peer's
-	if _, err := os.Stat(program); err != nil {
-		program = filepath.Join(s.bin, args[1])
+	program := args[1] // the host's, as a shell
+	for _, bin := range []string{s.bin, filepath.Join(s.root, "bin")} { // ours, and before it a peer's
+		if beside := filepath.Join(bin, args[1]); unix.Access(beside, unix.X_OK) == nil {
+			program = beside
+		}
 	}
 	cmd := exec.Command(program, args[2:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = append(os.Environ(), "SAMPAN_HOST="+ts.Getenv("SAMPAN_HOST"), "HOME="+ts.Getenv("HOME"), "TERM=xterm")
+	cmd.Env = append(os.Environ(), "SAMPAN_HOST="+ts.Getenv("SAMPAN_HOST"), "HOME="+ts.Getenv("HOME"), "PATH="+ts.Getenv("PATH"), "TERM=xterm")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	ts.Check(cmd.Start())
 	slave.Close()

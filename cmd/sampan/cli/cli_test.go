@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -346,4 +347,24 @@ func (f *failing) Read(p []byte) (int, error) {
 		return 0, f.err
 	}
 	return 0, io.EOF
+}
+
+// TestFailed is about what is printed by functions that return no error.
+func TestFailed(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close() //nolint:errcheck // nothing can be lost
+	for name, c := range map[string]struct {
+		to   io.Writer
+		want error
+	}{"all has arrived": {&bytes.Buffer{}, nil}, "no space": {full, syscall.ENOSPC}} {
+		out := newOut(c.to)
+		fmt.Fprint(out, "a page")
+		fmt.Fprint(out, "another")
+		if err := out.Failed(); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, expected %v", name, err, c.want)
+		}
+	}
 }

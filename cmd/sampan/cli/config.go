@@ -30,6 +30,7 @@ type Config struct {
 	VolumesFormat     string                     `json:"volumesFormat,omitempty"`
 	StatsFormat       string                     `json:"statsFormat,omitempty"`
 	CurrentContext    string                     `json:"currentContext,omitempty"`
+	Proxies           map[string]Proxy           `json:"proxies,omitempty"` // by an engine's address, or "default"
 }
 
 // credentialKeys are the keys of config.json that say where logins are. They belong together.

@@ -139,11 +139,13 @@ func Labels(labels map[string]string) string {
 // Bytes is a size flag in Docker's notation: a number with an optional unit b, k, m, g or t.
 type Bytes struct {
 	Value     int64
-	Unlimited bool // -1 is permitted
+	Given     string // as it was written
+	Unlimited bool   // -1 is permitted
 }
 
 // Set parses a size.
 func (b *Bytes) Set(s string) error {
+	b.Given = s
 	if b.Unlimited && s == "-1" {
 		b.Value = -1
 		return nil

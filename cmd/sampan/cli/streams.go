@@ -116,6 +116,29 @@ type Out struct {
 	io.Writer
 	fd       uintptr
 	terminal bool
+
+	mu     sync.Mutex
+	failed error // the first error of a write
+}
+
+// Write remembers that it failed: most of what is printed is printed by functions that cannot say so.
+func (out *Out) Write(p []byte) (int, error) {
+	n, err := out.Writer.Write(p)
+	if err != nil {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		if out.failed == nil {
+			out.failed = err
+		}
+	}
+	return n, err
+}
+
+// Failed is the error of the first write that failed, nil if all that was printed has arrived.
+func (out *Out) Failed() error {
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	return out.failed
 }
 
 func newOut(w io.Writer) *Out {

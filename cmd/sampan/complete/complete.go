@@ -86,7 +86,7 @@ func kindOf(word string) string {
 	if known := strings.ToLower(word); slices.Contains([]string{"container", "network", "volume", "context", "command"}, known) {
 		return known
 	}
-	if word == "FILE" || word == "FILE|-" || word == "file|URL|-" {
+	if slices.Contains([]string{"FILE", "FILE|-", "file|URL|-", "KEYFILE", "PATH", "DIRECTORY"}, word) {
 		return "file"
 	}
 	return ""

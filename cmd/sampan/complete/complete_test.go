@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func TestPlaces(t *testing.T) {
@@ -23,6 +25,8 @@ func TestPlaces(t *testing.T) {
 		"inspect [OPTIONS] NAME|ID [NAME|ID...]":     {[]string{"anything"}, true},
 		"inspect [OPTIONS] [CONTEXT] [CONTEXT...]":   {[]string{"context"}, true},
 		"import CONTEXT FILE|-":                      {[]string{"context", "file"}, false},
+		"load [OPTIONS] KEYFILE":                     {[]string{"file"}, false},
+		"mount [IMAGE [PATH]]":                       {[]string{"image", "file"}, false},
 		"search [OPTIONS] TERM":                      {[]string{""}, false},
 		"cp CONTAINER:SRC_PATH DEST_PATH|-\n\tx y z": {[]string{"place", ""}, false},
 	}
@@ -30,6 +34,17 @@ func TestPlaces(t *testing.T) {
 		kinds, again := places(use)
 		if diff := cmp.Diff(want.kinds, kinds); diff != "" || again != want.again {
 			t.Errorf("%s: again %v\n%s", use, again, diff)
+		}
+	}
+}
+
+// TestFlagsOfFiles: a flag that the table does not know completes nothing, and no file either.
+func TestFlagsOfFiles(t *testing.T) {
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for name, files := range map[string]bool{"users": true, "tls-key": true, "key": true, "env-file": true, "hostname": false} {
+		flags.String(name, "", "")
+		if do := (engine{}).flag(&cobra.Command{Use: "x"}, flags.Lookup(name)); (do == nil) != files {
+			t.Errorf("--%s completes files: %v, expected %v", name, do == nil, files)
 		}
 	}
 }

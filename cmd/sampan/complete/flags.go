@@ -17,7 +17,8 @@ var kinds = map[string]string{
 
 // paths are the flags whose value is a file or a directory.
 var paths = []string{
-	"cidfile", "config", "env-file", "file", "input", "label-file", "output", "tlscacert", "tlscert", "tlskey", "volume",
+	"cidfile", "config", "device", "dir", "env-file", "file", "input", "key", "label-file", "output", "proxy-password-file", "root",
+	"tls-cert", "tls-key", "tlscacert", "tlscert", "tlskey", "users", "volume",
 }
 
 // choices are the flags with few values.
@@ -25,7 +26,7 @@ var choices = map[string][]string{
 	"attach":        {"stdin", "stdout", "stderr"},
 	"cgroupns":      {"host", "private"},
 	"ipc":           {"container:", "host", "none", "private", "shareable"},
-	"log-driver":    {"json-file", "local", "none"},
+	"log-driver":    {"journald", "json-file", "local", "none", "syslog"},
 	"log-level":     {"debug", "error", "fatal", "info", "warn"},
 	"pid":           {"container:", "host"},
 	"platform":      {"linux/amd64", "linux/arm64"},

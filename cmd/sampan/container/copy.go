@@ -134,9 +134,45 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// cleanLocal resolves the dots of a local path by its text, as docker cp does: what is passed on the way need
+// not be there. What its end says, "/" or "/.", stays.
+func cleanLocal(p string) string {
+	clean := filepath.Clean(p)
+	switch {
+	case strings.HasSuffix(p, "/.") && clean != "/":
+		return clean + "/."
+	case strings.HasSuffix(p, "/") && clean != "/":
+		return clean + "/"
+	}
+	return clean
+}
+
+// maxLinks is how many links in a row the kernel follows (path_resolution(7)).
+const maxLinks = 40
+
+// pastLinks is where a link whose target is not there yet leads.
+func pastLinks(p string) (string, error) {
+	for range maxLinks {
+		to, err := os.Readlink(p)
+		if err != nil {
+			return p, nil //nolint:nilerr // it is no link
+		}
+		if !filepath.IsAbs(to) {
+			dir, err := filepath.EvalSymlinks(filepath.Dir(p))
+			if err != nil {
+				return "", err
+			}
+			to = filepath.Join(dir, to)
+		}
+		p = to
+	}
+	return "", &fs.PathError{Op: "open", Path: p, Err: unix.ELOOP}
+}
+
 // localTarget decides, as cp(1) does, into which directory something goes and under which name: "."
 // means that the contents go into the directory itself.
 func localTarget(target, source string, isDir bool) (dir, name string, err error) {
+	target = cleanLocal(target)
 	info, err := os.Stat(target)
 	switch {
 	case err == nil && info.IsDir():
@@ -159,7 +195,10 @@ func localTarget(target, source string, isDir bool) (dir, name string, err error
 	case !isDir && strings.HasSuffix(target, "/"):
 		return "", "", fault.New(fault.Invalid, "cp: %s: no such directory", target)
 	}
-	dir, name = filepath.Split(filepath.Clean(target))
+	if target, err = pastLinks(filepath.Clean(target)); err != nil {
+		return "", "", fault.New(fault.Invalid, "cp: %w", err)
+	}
+	dir, name = filepath.Split(target)
 	if dir == "" {
 		dir = "."
 	}
@@ -392,6 +431,7 @@ func (o copyOptions) toContainer(ctx context.Context, c *cli.CLI, engine *client
 		err := engine.CopyTo(ctx, container, target, counted, put)
 		return counted.n, err
 	}
+	source = cleanLocal(source)
 	if o.follow {
 		resolved, err := filepath.EvalSymlinks(source)
 		if err != nil {
@@ -430,57 +470,4 @@ func baseName(p string) string {
 		return filepath.Base(abs)
 	}
 	return filepath.Base(p)
-}
-
-// pack writes source as an archive in which it has the name; "." is its contents alone.
-func pack(out io.Writer, source, name string) error {
-	w := tar.NewWriter(out)
-	err := filepath.WalkDir(source, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(source, p)
-		if err != nil {
-			return err
-		}
-		return packEntry(w, p, path.Join(name, filepath.ToSlash(rel)), d)
-	})
-	if err != nil {
-		return err
-	}
-	return w.Close()
-}
-
-func packEntry(w *tar.Writer, file, name string, d fs.DirEntry) error {
-	info, err := d.Info()
-	if err != nil {
-		return err
-	}
-	if info.Mode()&fs.ModeSocket != 0 {
-		return nil // tar has no sockets
-	}
-	link := ""
-	if info.Mode()&fs.ModeSymlink != 0 {
-		if link, err = os.Readlink(file); err != nil {
-			return err
-		}
-	}
-	h, err := tar.FileInfoHeader(info, link)
-	if err != nil {
-		return err
-	}
-	if h.Name = name; info.IsDir() {
-		h.Name += "/"
-	}
-	h.Uname, h.Gname = "", "" // the client's names mean nothing there
-	if err := w.WriteHeader(h); err != nil || !info.Mode().IsRegular() {
-		return err
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.CopyN(w, f, h.Size)
-	return err
 }

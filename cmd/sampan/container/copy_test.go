@@ -81,6 +81,43 @@ func TestPackAndUnpack(t *testing.T) {
 	}
 }
 
+// The names of a file stay names of one file; a file whose other names are elsewhere has its content.
+func TestPackHardLinks(t *testing.T) {
+	src := source(t)
+	for from, to := range map[string]string{"f": "sub/g", "sub/l": "sub/m"} {
+		if err := os.Link(filepath.Join(src, from), filepath.Join(src, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(src, "f"), src+".elsewhere"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ from, name, want string }{
+		{src, "e", "e/ e/f=text e/sub/ e/sub/g=text e/sub/l->../f e/sub/m->../f"},
+		{src, ".", "f=text sub/ sub/g=text sub/l->../f sub/m->../f"},
+		{src + ".elsewhere", "e", "e=text"},
+	} {
+		var b bytes.Buffer
+		if err := pack(&b, tt.from, tt.name); err != nil {
+			t.Fatal(err)
+		}
+		target := t.TempDir()
+		if err := (copyOptions{}).unpack(&b, target, tt.name); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, tree(t, target)); diff != "" {
+			t.Errorf("%s as %s: %s", tt.from, tt.name, diff)
+		}
+		for _, pair := range [][2]string{{"f", "sub/g"}, {"sub/l", "sub/m"}} {
+			one, err := os.Lstat(filepath.Join(target, tt.name, pair[0]))
+			two, err2 := os.Lstat(filepath.Join(target, tt.name, pair[1]))
+			if tt.from == src && (err != nil || err2 != nil || !os.SameFile(one, two)) {
+				t.Errorf("%s as %s: %v are two files (%v, %v)", tt.from, tt.name, pair, err, err2)
+			}
+		}
+	}
+}
+
 // A container's archive does not get out of the directory it is unpacked in.
 func TestHostileArchives(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside")
@@ -124,6 +161,12 @@ func TestLocalTarget(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := errors.Join(
+		os.Symlink("deep/../later", filepath.Join(dir, "dangling")), os.Symlink("dangling", filepath.Join(dir, "twice")),
+		os.Symlink("/nowhere/at/all", filepath.Join(dir, "lost")), os.Symlink("loop", filepath.Join(dir, "loop")),
+	); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		target, source string
 		isDir          bool
@@ -141,6 +184,14 @@ func TestLocalTarget(t *testing.T) {
 		{dir + "/new", "/a/f", false, dir + "/", "new", false},
 		{dir + "/new/", "/a/f", false, "", "", true},
 		{dir + "/none/new", "/a/f", false, "", "", true},
+		{dir + "/none/../new", "/a/d", true, dir + "/", "new", false},
+		{dir + "/../none/../" + filepath.Base(dir), "/a/f", false, dir, "f", false},
+		{dir + "/none/../new/", "/a/f", false, "", "", true},
+		{dir + "/dangling", "/a/f", false, dir + "/", "later", false},
+		{dir + "/dangling", "/a/d", true, dir + "/", "later", false},
+		{dir + "/twice", "/a/f", false, dir + "/", "later", false},
+		{dir + "/lost", "/a/f", false, "", "", true},
+		{dir + "/loop", "/a/f", false, "", "", true},
 	}
 	for _, tt := range tests {
 		d, n, err := localTarget(tt.target, tt.source, tt.isDir)

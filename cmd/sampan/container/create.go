@@ -52,6 +52,11 @@ func (o *options) create(ctx context.Context, c *cli.CLI, engine *client.Client,
 		return made, err
 	}
 	defer cid.discard()
+	config, err := c.Config()
+	if err != nil {
+		return made, err
+	}
+	r.Env = withProxies(r.Env, config.ProxyVariables(engine.Host()))
 	if o.tty {
 		r.HostConfig.ConsoleSize[0], r.HostConfig.ConsoleSize[1] = c.Out.Size()
 	}

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -27,15 +29,34 @@ func environment(files, flags []string) ([]string, error) {
 	}
 	for _, v := range flags {
 		name, _, ok := strings.Cut(v, "=")
-		if name == "" {
-			return nil, &fault.Field{Field: "--env", Given: v, Expected: "NAME=VALUE, or a NAME of the client's environment"}
-		}
 		if value, set := lookupEnv(name); !ok && set {
 			v = name + "=" + value
 		}
 		env = append(env, v)
 	}
 	return env, nil
+}
+
+// checkVariable is what --env accepts.
+func checkVariable(v string) (string, error) {
+	if name, _, _ := strings.Cut(v, "="); name == "" {
+		return "", &fault.Field{Given: v, Expected: "NAME=VALUE, or a NAME of the client's environment"}
+	}
+	return v, nil
+}
+
+// withProxies adds the variables that are not given: a name alone, which takes the image's away, is given too.
+func withProxies(env []string, proxies map[string]string) []string {
+	for _, name := range slices.Sorted(maps.Keys(proxies)) {
+		given := slices.ContainsFunc(env, func(v string) bool {
+			v, _, _ = strings.Cut(v, "=")
+			return v == name
+		})
+		if !given {
+			env = append(env, name+"="+proxies[name])
+		}
+	}
+	return env
 }
 
 // labels joins the labels of files and of flags.

@@ -29,6 +29,7 @@ func newExec(c *cli.CLI) *cobra.Command {
 	f.SetInterspersed(false)
 	f.BoolVarP(&o.detach, "detach", "d", false, "Detached mode: run command in the background")
 	f.StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
+	o.env.Check = checkVariable
 	f.VarP(&o.env, "env", "e", "Set environment variables")
 	f.Var(&o.envFiles, "env-file", "Read in a file of environment variables")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "Keep STDIN open even if not attached")

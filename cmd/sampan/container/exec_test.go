@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -37,5 +39,20 @@ func TestExecExit(t *testing.T) {
 				t.Errorf("%d %q, want %d %q", code, text, c.code, c.text)
 			}
 		})
+	}
+}
+
+// A wrong --env is a wrong command line to run, create and exec alike: their exit code for that is 125.
+func TestWrongVariable(t *testing.T) {
+	c := &cli.CLI{}
+	for _, cmd := range []*cobra.Command{newRun(c), newCreate(c), newExec(c)} {
+		for _, given := range []string{"", "=x"} {
+			if err := cmd.ParseFlags([]string{"-e", given}); err == nil {
+				t.Errorf("%s -e %q: no error", cmd.Name(), given)
+			}
+		}
+		if err := cmd.ParseFlags([]string{"-e", "A", "-e", "B="}); err != nil {
+			t.Errorf("%s: %v", cmd.Name(), err)
+		}
 	}
 }

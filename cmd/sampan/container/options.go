@@ -94,6 +94,7 @@ func (o *options) addIdentityFlags(f *pflag.FlagSet) {
 	f.Var(&o.groups, "group-add", "Add additional groups to join")
 	f.StringVarP(&o.workdir, "workdir", "w", "", "Working directory inside the container")
 	f.StringVar(&o.entrypoint, "entrypoint", "", "Overwrite the default ENTRYPOINT of the image")
+	o.env.Check = checkVariable
 	f.VarP(&o.env, "env", "e", "Set environment variables")
 	f.Var(&o.envFiles, "env-file", "Read in a file of environment variables")
 	f.VarP(&o.labels, "label", "l", "Set meta data on a container")

@@ -64,6 +64,9 @@ func TestRequest(t *testing.T) {
 				{Type: "volume", Target: "/v", VolumeOptions: &wire.MountVolumeOptions{DriverConfig: &wire.VolumeDriver{Options: map[string]string{"a": "b"}}}},
 			}
 		}},
+		{"--memory-swap 64m x", func(r wire.ContainerCreateRequest) (any, any) {
+			return []int64{r.HostConfig.Memory, r.HostConfig.MemorySwap}, []int64{0, size}
+		}},
 		{"-m 64m --cpus 1.5 --pids-limit 20 --memory-swappiness 0 --init x", func(r wire.ContainerCreateRequest) (any, any) {
 			h := r.HostConfig
 			return []any{h.Memory, h.NanoCPUs, h.PidsLimit, h.MemorySwappiness, h.Init}, []any{size, int64(15e8), &limit, &swappiness, &yes}
@@ -116,61 +119,73 @@ func TestRequest(t *testing.T) {
 // Wrong values are errors that name the value.
 func TestWrongRequests(t *testing.T) {
 	tests := map[string]string{
-		"-p notaport:80 x":                           "notaport",
-		"-p 80:80:80:80 x":                           "80:80:80:80",
-		"-p 8000-8002:80-81 x":                       "8000-8002",
-		"-p 70000:80 x":                              "70000",
-		"-v relative/path:/x x":                      "relative/path",
-		"-v /a:/b:rx x":                              "rx",
-		"-v /a:b x":                                  "absolute path",
-		"-v /a:/ x":                                  "other than /",
-		"--mount type=bind,src=/a x":                 "target=PATH",
-		"--mount typ=bind,dst=/a x":                  `did you mean "type"`,
-		"--mount type=tmpfs,src=/a,dst=/b x":         "no source",
-		"--mount type=volume,dst=/b,bind-create-src": "type=bind",
-		"-m 2x x":                                    "2x",
-		"-m 1m --memory-swap 512k x":                 "--memory-swap",
-		"--memory-swap 1g x":                         "--memory beside it",
-		"--cpus 1 --cpu-quota 5 x":                   "conflicting",
-		"--cpuset-cpus a x":                          "--cpuset-cpus",
-		"--restart sometimes x":                      "sometimes",
-		"--restart always:3 x":                       "always:3",
-		"--restart always --rm x":                    "conflicting",
-		"--pid nowhere x":                            "--pid",
-		"--ipc container: x":                         "--ipc",
-		"--network a --network host x":               "conflicting",
-		"--network a --network a x":                  "multiple times",
-		"--network host --network-alias b x":         "user-defined",
-		"--ip 10.0.0 x":                              "10.0.0",
-		"--mac-address zz x":                         "zz",
-		"--add-host a:b x":                           "a:b",
-		"--dns nowhere x":                            "nowhere",
-		"--device null x":                            "null",
-		"--device-cgroup-rule c x":                   `"c"`,
-		"--ulimit nofile x":                          "nofile",
-		"--ulimit nofile=300:200 x":                  "300 is above 200",
-		"--ulimit nofile=3:x x":                      `a number as the hard limit, or -1 for none, not "x"`,
-		"--ulimit foo=3 x":                           `not "foo"`,
-		"--ulimit nofiles=3 x":                       `did you mean "nofile"?`,
-		"--tmpfs run x":                              "run",
-		"--security-opt secomp=x x":                  `did you mean "seccomp"`,
-		"--security-opt seccomp=/none x":             "/none",
-		"--health-interval 5 x":                      "5",
-		"--no-healthcheck --health-cmd x x":          "conflicts",
-		"--pull sometimes x":                         "sometimes",
-		"-a stdlog x":                                "stdlog",
-		"--env =x x":                                 "=x",
-		"--env-file /none x":                         "/none",
-		"--label =x x":                               "=x",
-		"--gpus all x":                               "GPU",
-		"--memory-swappiness 101 x":                  "101",
-		"--oom-score-adj 2000 x":                     "2000",
-		"--blkio-weight 5 x":                         "5",
+		"-p notaport:80 x":                   "notaport",
+		"-p 80:80:80:80 x":                   "80:80:80:80",
+		"-p 8000-8002:80-81 x":               "8000-8002",
+		"-p 70000:80 x":                      "70000",
+		"-v relative/path:/x x":              "relative/path",
+		"-v /a:/b:rx x":                      "rx",
+		"-v /a:b x":                          "absolute path",
+		"-v /a:/ x":                          "other than /",
+		"--mount type=bind,src=/a x":         "target=PATH",
+		"--mount typ=bind,dst=/a x":          `did you mean "type"`,
+		"--mount type=tmpfs,src=/a,dst=/b x": "no source",
+		"--mount type=image,dst=/b x":        "source=IMAGE",
+		"--mount type=bind,src=/,dst=/b,image-subpath=a x": "image-* options only with type=image",
+		"--mount type=volume,dst=/b,bind-create-src":       "type=bind",
+		"-m 2x x":                            "2x",
+		"-m 1m --memory-swap 512k x":         `--memory-swap "512k": expected at least the --memory of 1m`,
+		"-m 1m --memory-reservation 2m x":    `--memory-reservation "2m": expected at most the --memory of 1m`,
+		"--cpus 1 --cpu-quota 5 x":           "conflicting",
+		"--cpuset-cpus a x":                  "--cpuset-cpus",
+		"--restart sometimes x":              "sometimes",
+		"--restart always:3 x":               "always:3",
+		"--restart always --rm x":            "conflicting",
+		"--pid nowhere x":                    "--pid",
+		"--ipc container: x":                 "--ipc",
+		"--network a --network host x":       "conflicting",
+		"--network a --network a x":          "multiple times",
+		"--network host --network-alias b x": "user-defined",
+		"--ip 10.0.0 x":                      "10.0.0",
+		"--mac-address zz x":                 "zz",
+		"--add-host a:b x":                   "a:b",
+		"--dns nowhere x":                    "nowhere",
+		"--device null x":                    "null",
+		"--device-cgroup-rule c x":           `"c"`,
+		"--ulimit nofile x":                  "nofile",
+		"--ulimit nofile=300:200 x":          "300 is above 200",
+		"--ulimit nofile=3:x x":              `a number as the hard limit, or -1 for none, not "x"`,
+		"--ulimit foo=3 x":                   `not "foo"`,
+		"--ulimit nofiles=3 x":               `did you mean "nofile"?`,
+		"--tmpfs run x":                      "run",
+		"--security-opt secomp=x x":          `did you mean "seccomp"`,
+		"--security-opt seccomp=/none x":     "/none",
+		"--health-interval 5 x":              "5",
+		"--no-healthcheck --health-cmd x x":  "conflicts",
+		"--pull sometimes x":                 "sometimes",
+		"-a stdlog x":                        "stdlog",
+		"--env =x x":                         "=x",
+		"--env-file /none x":                 "/none",
+		"--label =x x":                       "=x",
+		"--gpus all x":                       "GPU",
+		"--memory-swappiness 101 x":          "101",
+		"--oom-score-adj 2000 x":             "2000",
+		"--blkio-weight 5 x":                 "5",
 	}
 	for line, want := range tests {
 		if _, err := parse(t, strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v, want %s", line, err, want)
 		}
+	}
+}
+
+// What the user says of a proxy stays, each spelling for itself.
+func TestWithProxies(t *testing.T) {
+	proxies := map[string]string{"HTTP_PROXY": "http://p", "http_proxy": "http://p", "NO_PROXY": "a", "no_proxy": "a"}
+	got := withProxies([]string{"A=b", "HTTP_PROXY=mine", "no_proxy"}, proxies)
+	want := []string{"A=b", "HTTP_PROXY=mine", "no_proxy", "NO_PROXY=a", "http_proxy=http://p"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

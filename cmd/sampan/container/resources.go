@@ -44,7 +44,8 @@ func (r *resources) addFlags(f *pflag.FlagSet) {
 	f.Int64Var(&r.pids, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
 }
 
-// wire checks the limits and returns them as the API has them.
+// wire checks the limits and returns them as the API has them. Whether --memory-swap may stand alone is
+// the engine's to say: an update's goes with the memory that the container has.
 func (r *resources) wire() (wire.Resources, error) {
 	switch {
 	case r.blkioWeight != 0 && (r.blkioWeight < 10 || r.blkioWeight > 1000):
@@ -55,12 +56,10 @@ func (r *resources) wire() (wire.Resources, error) {
 		return wire.Resources{}, &fault.Field{Field: "--cpuset-cpus", Given: r.cpusetCPUs, Expected: "CPU numbers such as 0-3 or 0,1"}
 	case !isSet(r.cpusetMems):
 		return wire.Resources{}, &fault.Field{Field: "--cpuset-mems", Given: r.cpusetMems, Expected: "memory node numbers such as 0-3 or 0,1"}
-	case r.memorySwap.Value > 0 && r.memory.Value == 0:
-		return wire.Resources{}, fault.New(fault.Invalid, "--memory-swap is memory plus swap: expected --memory beside it")
 	case r.memorySwap.Value > 0 && r.memorySwap.Value < r.memory.Value:
-		return wire.Resources{}, &fault.Field{Field: "--memory-swap", Given: r.memorySwap.String(), Expected: "at least the --memory of " + r.memory.String()}
+		return wire.Resources{}, &fault.Field{Field: "--memory-swap", Given: r.memorySwap.Given, Expected: "at least the --memory of " + r.memory.Given}
 	case r.memory.Value > 0 && r.memoryReservation.Value > r.memory.Value:
-		return wire.Resources{}, &fault.Field{Field: "--memory-reservation", Given: r.memoryReservation.String(), Expected: "at most the --memory of " + r.memory.String()}
+		return wire.Resources{}, &fault.Field{Field: "--memory-reservation", Given: r.memoryReservation.Given, Expected: "at most the --memory of " + r.memory.Given}
 	}
 	w := wire.Resources{
 		BlkioWeight: r.blkioWeight, CPUPeriod: r.cpuPeriod, CPUQuota: r.cpuQuota, CPURealtimePeriod: r.cpuRTPeriod,

@@ -47,7 +47,8 @@ func (o *runOptions) run(ctx context.Context, c *cli.CLI) error {
 	}
 	if o.detach {
 		if len(o.attach.Values) > 0 {
-			return fault.New(fault.Invalid, "conflicting options: cannot specify both --attach and --detach")
+			err := fault.New(fault.Invalid, "conflicting options: cannot specify both --attach and --detach")
+			return &cli.Exit{Code: cli.CodeFailed, Err: err} // 1, as docker's client has it
 		}
 		r.AttachStdin, r.AttachStdout, r.AttachStderr, r.StdinOnce = false, false, false, false
 	} else if err := c.In.CheckTTY(r.AttachStdin, r.Tty); err != nil {

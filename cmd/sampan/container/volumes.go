@@ -95,7 +95,7 @@ var mountKeys = map[string]bool{
 	"readonly": true, "ro": true, "consistency": false,
 	"bind-propagation": false, "bind-recursive": false, "bind-nonrecursive": true, "bind-create-src": true,
 	"volume-nocopy": true, "volume-label": false, "volume-driver": false, "volume-opt": false, "volume-subpath": false,
-	"tmpfs-size": false, "tmpfs-mode": false,
+	"tmpfs-size": false, "tmpfs-mode": false, "image-subpath": false,
 }
 
 // Mounts is the flag --mount.
@@ -167,6 +167,8 @@ func setMountOption(m *wire.MountSpec, field string) error {
 		return setVolumeOption(m, key, value, on)
 	case "tmpfs-size", "tmpfs-mode":
 		return setTmpfsOption(m, key, field, value)
+	case "image-subpath":
+		m.ImageOptions = &wire.MountImageOptions{Subpath: value}
 	}
 	return nil
 }
@@ -267,10 +269,10 @@ func setTmpfsOption(m *wire.MountSpec, key, field, value string) error {
 // checkMount refuses options of another type than the mount's, and what cannot go together.
 func checkMount(given string, m *wire.MountSpec) error {
 	bad := func(expected string) error { return &fault.Field{Given: given, Expected: expected} }
-	types := []string{"bind", "volume", "tmpfs"}
+	types := []string{"bind", "volume", "tmpfs", "image"}
 	switch {
 	case !slices.Contains(types, m.Type):
-		return &fault.Field{Given: given, Expected: "type=bind, type=volume or type=tmpfs", Nearest: fault.Nearest(m.Type, types)}
+		return &fault.Field{Given: given, Expected: "type=bind, type=volume, type=tmpfs or type=image", Nearest: fault.Nearest(m.Type, types)}
 	case m.Target == "":
 		return bad("target=PATH")
 	case !path.IsAbs(m.Target):
@@ -281,6 +283,10 @@ func checkMount(given string, m *wire.MountSpec) error {
 		return bad("volume-* options only with type=volume")
 	case m.TmpfsOptions != nil && m.Type != "tmpfs":
 		return bad("tmpfs-* options only with type=tmpfs")
+	case m.ImageOptions != nil && m.Type != "image":
+		return bad("image-* options only with type=image")
+	case m.Type == "image" && m.Source == "":
+		return bad("source=IMAGE with type=image")
 	case m.Type == "bind" && m.Source == "":
 		return bad("source=PATH with type=bind")
 	case m.Type == "bind" && !path.IsAbs(m.Source):

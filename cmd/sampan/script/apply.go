@@ -47,8 +47,12 @@ func (o *applying) run(ctx context.Context, c *cli.CLI, e *client.Client, g *gra
 		}
 	}
 	say("%s: %s\n", p.Env, p.Summary())
+	config, err := c.Config()
+	if err != nil {
+		return err
+	}
 	result, err := apply.Run(ctx, e, g, p, apply.Options{
-		Parallel: o.parallel, Timeout: o.timeout, Auth: c.Auth,
+		Parallel: o.parallel, Timeout: o.timeout, Auth: c.Auth, Proxies: config.ProxyVariables(e.Host()),
 		Event: func(e apply.Event) {
 			switch {
 			case e.Done && e.Err == nil:

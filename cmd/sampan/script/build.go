@@ -27,6 +27,9 @@ type building struct {
 	watch                bool
 }
 
+// defaultScript is what build evaluates where --file names nothing.
+const defaultScript = "build.star"
+
 // NewBuild is `sampan build`.
 func NewBuild(c *cli.CLI) *cobra.Command {
 	var o building
@@ -44,7 +47,7 @@ func NewBuild(c *cli.CLI) *cobra.Command {
 		}
 		return ref, nil
 	}
-	cmd.Flags().StringVarP(&o.file, "file", "f", "build.star", "The build script")
+	cmd.Flags().StringVarP(&o.file, "file", "f", defaultScript, "The build script")
 	cmd.Flags().VarP(&o.tags, "tag", "t", "Name of the image, NAME or NAME:TAG")
 	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "Run every step again")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Print only the image's ID")
@@ -123,6 +126,9 @@ func (o *building) evaluate(ctx context.Context, c *cli.CLI, s *script.Session, 
 		return fault.New(fault.NotImplemented, "Dockerfiles cannot be built yet: `sampan build [TARGET]` builds a target of a build script (see `sampan build --help`)")
 	}
 	file, err := s.Entry(o.file)
+	if fault.Is(err, fault.NotFound) && o.file == defaultScript {
+		return fault.New(fault.NotFound, "%w: expected a build script of that name here, or another's with --file", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -153,6 +159,11 @@ func (o *building) build(ctx context.Context, c *cli.CLI, b *recipe.Build) error
 	if err != nil {
 		return err
 	}
+	config, err := c.Config()
+	if err != nil {
+		return err
+	}
+	b.Graph.Proxies = config.ProxyVariables(e.Host())
 	each := cli.Progress(c.Out)
 	if o.quiet {
 		each = func(wire.Message) error { return nil }

@@ -36,15 +36,26 @@ func NewGraph(c *cli.CLI) *cobra.Command {
 		case dot:
 			printDot(c.Out, g)
 		default:
-			printGraph(c.Out, g)
+			printGraph(c.Out, g, s.Inputs.Declared())
 		}
 		return o.report(cmd.Context(), c, s, err)
 	}
 	return cmd
 }
 
-func printGraph(w io.Writer, g *graph.Graph) {
+func printGraph(w io.Writer, g *graph.Graph, args []script.Declared) {
 	fmt.Fprintln(w, g.Env)
+	for _, a := range args {
+		value := ""
+		switch {
+		case a.Required:
+		case a.Type == "string":
+			value = fmt.Sprintf(" = %q", a.Default)
+		default:
+			value = " = " + a.Default
+		}
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  arg %s%s  %s", a.Name, value, a.Doc), " "))
+	}
 	for _, r := range g.Ordered() {
 		fmt.Fprintf(w, "  %s  (%s)\n", r.Address, r.Site)
 		for _, n := range r.Needs {

@@ -121,6 +121,11 @@ front = network("front", options = {"mtu": 1400})
 web = container("web", image = "nginx", networks = [front], memory = "64m")
 -- empty.star --
 env("none")
+-- asks.star --
+port = arg("port", default = "80", doc = "where the page is")
+count = arg("count", default = 3)
+-- wants.star --
+version = arg("version", doc = "what to build")
 -- build.star --
 def one(ctx):
     """The one."""
@@ -148,6 +153,15 @@ def one(ctx):
 	}
 	if stdout, _, code := sampan(t, host, "graph"); code != 0 || !strings.Contains(stdout, "needs network.front") {
 		t.Errorf("code %d\n%s", code, stdout)
+	}
+	if stdout, _, code := sampan(t, host, "graph", "asks.star"); code != 0 || !strings.Contains(stdout, "  arg port = \"80\"  where the page is\n  arg count = 3\n") {
+		t.Errorf("code %d\n%s", code, stdout)
+	}
+	for _, verb := range [][]string{{"graph", "wants.star"}, {"build", "--file", "wants.star"}} {
+		_, stderr, code := sampan(t, host, verb...)
+		if code != 1 || !strings.Contains(stderr, "no value is given: what to build\n") || !strings.Contains(stderr, "give it by --arg version=VALUE") {
+			t.Errorf("%v: code %d\n%s", verb, code, stderr)
+		}
 	}
 	if stdout, _, code := sampan(t, host, "build", "--list"); code != 0 || stdout != "one                  The one.\n" {
 		t.Errorf("code %d\n%q", code, stdout)
