@@ -77,11 +77,11 @@ func readPassword(c *cli.CLI, stdin bool) (string, error) {
 	if !c.In.IsTerminal() {
 		return "", fault.New(fault.Invalid, "cannot ask for the password without a terminal; use --password-stdin")
 	}
-	fmt.Fprint(c.Out, "Password: ")
-	show, err := c.In.Hide()
+	show, err := c.In.Hide() // before the question: some answer at once
 	if err != nil {
 		return "", err
 	}
+	fmt.Fprint(c.Out, "Password: ")
 	line, err := bufio.NewReader(io.LimitReader(c.In, maxPassword)).ReadString('\n')
 	show()
 	fmt.Fprintln(c.Out)

@@ -65,7 +65,8 @@ func oneOf(field, given string, known ...string) error {
 	if slices.Contains(known, given) {
 		return nil
 	}
-	return &fault.Field{Field: field, Given: given, Expected: "one of " + strings.Join(known, ", "), Nearest: fault.Nearest(given, known)}
+	words := slices.DeleteFunc(slices.Clone(known), func(word string) bool { return word == "" }) // not given
+	return &fault.Field{Field: field, Given: given, Expected: "one of " + strings.Join(words, ", "), Nearest: fault.Nearest(given, words)}
 }
 
 func (o *options) checkNetwork() error {

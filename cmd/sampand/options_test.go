@@ -169,6 +169,7 @@ func TestRefused(t *testing.T) {
 		{"", "--storage-opt=overlay2.override_kernel_check=maybe", "true or false"},
 		{"", "--fixed-cidr=10.1.0.0/16 --bip=10.2.0.1/16", "a part of --bip's 10.2.0.0/16"},
 		{"", "--default-ipc-mode=host", "private, shareable"},
+		{"", "--default-cgroupns-mode=x", `"x": expected one of host, private`},
 		{"", "--log-format=xml", "text, json"},
 		{"", "--metrics-addr=9323", "an address with a port"},
 		{"", "--seccomp-profile=/no/file", "--seccomp-profile: open /no/file"},

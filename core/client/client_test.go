@@ -288,8 +288,11 @@ func TestBroken(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := transportError(t.Context(), &net.OpError{Op: "read", Err: syscall.ECONNRESET}); !strings.Contains(err.Error(), "daemon broke") {
-		t.Error(err)
+	for op, cause := range map[string]error{"read": syscall.ECONNRESET, "write": syscall.EPIPE} {
+		err := transportError(t.Context(), &net.OpError{Op: op, Net: "unix", Err: os.NewSyscallError(op, cause)})
+		if want := "the connection to the sampan daemon broke: " + op + ": " + cause.Error(); err.Error() != want {
+			t.Errorf("got %q, want %q", err, want)
+		}
 	}
 }
 

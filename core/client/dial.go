@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -229,6 +230,8 @@ func ParseHost(given string, secure bool) (string, error) {
 		return DefaultHost, nil
 	case strings.HasPrefix(s, "tcp://"):
 		s = strings.TrimPrefix(s, "tcp://")
+	case strings.HasPrefix(s, "http://"), strings.HasPrefix(s, "https://"):
+		return "", hostError(given) // as docker's client says: tcp:// is the name for both
 	case strings.Contains(s, "://"):
 		if _, err := newDialer(Options{Host: s}); err != nil {
 			return "", err
@@ -238,6 +241,9 @@ func ParseHost(given string, secure bool) (string, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		host, port = strings.Trim(s, "[]"), standard
+		if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ":") {
+			return "", hostError(given)
+		}
 	}
 	if host == "" {
 		host = "localhost"

@@ -279,8 +279,8 @@ func transportError(ctx context.Context, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
-		return fault.New(fault.Unavailable, "the connection to the sampan daemon broke: %w", err)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return fault.New(fault.Unavailable, "the connection to the sampan daemon broke: %w", rootCause(err))
 	}
 	return fault.As(fault.Unavailable, err)
 }

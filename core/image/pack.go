@@ -179,21 +179,25 @@ func (s *Store) packLayers(ctx context.Context, l *lease, e *entry, raw []byte, 
 	return nil
 }
 
-// sayAs calls packed layers what they were called while they were packed, so that each has one line of progress;
-// that they are prepared was said then.
-func sayAs(say func(wire.Message), plain, packed []layerRecord) func(wire.Message) {
-	names := map[string]string{}
-	for i := range min(len(plain), len(packed)) {
-		if plain[i].Blob.Digest != packed[i].Blob.Digest {
-			names[short(packed[i].Blob.Digest)] = short(plain[i].Blob.Digest)
+// sayDiffs calls the layers of images by their diff IDs, as docker push does, whatever they are compressed to. Of what
+// was plain and is packed since, that it is prepared was said before it was packed.
+func sayDiffs(say func(wire.Message), plain []layerRecord, images ...*entry) func(wire.Message) {
+	names, said := map[string]string{}, map[string]bool{}
+	for _, e := range images {
+		for i := range min(len(e.Layers), len(e.Config.RootFS.DiffIDs)) {
+			blob := e.Layers[i].Blob.Digest
+			names[short(blob)] = short(e.Config.RootFS.DiffIDs[i])
+			if i < len(plain) && plain[i].Blob.Digest != blob {
+				said[short(blob)] = true
+			}
 		}
 	}
 	return func(m wire.Message) {
-		if known, ok := names[m.ID]; ok {
-			if m.Status == "Preparing" {
-				return
-			}
-			m.ID = known
+		if m.Status == "Preparing" && said[m.ID] {
+			return
+		}
+		if name, ok := names[m.ID]; ok {
+			m.ID = name
 		}
 		say(m)
 	}

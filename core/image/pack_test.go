@@ -10,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sampan-project/sampan/core/wire"
 )
 
 // What is packed is gzip to others, the same on any number of processors.
@@ -77,6 +80,27 @@ func TestPackFails(t *testing.T) {
 type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("broken") }
+
+// Every push of a layer goes under its diff ID, on one line of progress, whatever it is packed to.
+func TestPushSpeaksOfDiffIDs(t *testing.T) {
+	w, name := newWorld(t), registryHost(t)+"/made:1"
+	id, err := w.Import(t.Context(), bytes.NewReader(layerTar(t, "a", strings.Repeat("b", 100))), name, "", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := short(w.byID(id).Config.RootFS.DiffIDs[0])
+	for _, last := range []string{"Pushed", "Layer already exists"} {
+		var said []string
+		err := w.Push(t.Context(), name, nil, func(m wire.Message) {
+			if m.ID != "" && m.Status != "Pushing" {
+				said = append(said, m.ID+" "+m.Status)
+			}
+		})
+		if diff := cmp.Diff([]string{want + " Preparing", want + " " + last}, said); err != nil || diff != "" {
+			t.Errorf("%v: %s", err, diff)
+		}
+	}
+}
 
 // A layer that was made here leaves packed, and is then what lies in the store.
 func TestPushPacks(t *testing.T) {

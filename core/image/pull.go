@@ -260,14 +260,11 @@ func (s *Store) push(ctx context.Context, tag string, auth *wire.AuthConfig, rep
 		return nil, fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", familiarString(tag))
 	}
 	e, raw, err := s.leased(l, find)
-	say := report.say
+	var plain []layerRecord
 	if err == nil && e.packable() {
-		plain := e.Layers
+		plain = e.Layers
 		if err = s.packLayers(ctx, l, e, raw, report); err == nil {
 			e, raw, err = s.leased(l, find)
-		}
-		if err == nil {
-			say = sayAs(say, plain, e.Layers)
 		}
 	}
 	if err != nil {
@@ -276,7 +273,7 @@ func (s *Store) push(ctx context.Context, tag string, auth *wire.AuthConfig, rep
 	if err := s.whole(ctx, e); err != nil {
 		return err
 	}
-	d, err := s.o.Registry.Push(ctx, tag, registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content, Sources: s.repositoriesOf}, auth, say)
+	d, err := s.o.Registry.Push(ctx, tag, registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content, Sources: s.repositoriesOf}, auth, sayDiffs(report.say, plain, e))
 	if err != nil {
 		return err
 	}

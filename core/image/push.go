@@ -36,7 +36,7 @@ func (s *Store) pushName(ctx context.Context, tag string, auth *wire.AuthConfig,
 	if err != nil {
 		return err
 	}
-	d, err := s.o.Registry.PushIndex(ctx, tag, index, ocispec.MediaTypeImageIndex, requests, auth, report.say)
+	d, err := s.o.Registry.PushIndex(ctx, tag, index, ocispec.MediaTypeImageIndex, requests, auth, sayDiffs(report.say, nil, all...))
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (s *Store) PushFor(ctx context.Context, ref string, platform *ocispec.Platf
 		return err
 	}
 	report.say(wire.Message{Status: "The push refers to repository [" + named.Name() + "]"})
-	d, err := s.o.Registry.Push(ctx, tagged.String(), registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content, Sources: s.repositoriesOf}, auth, report.say)
+	d, err := s.o.Registry.Push(ctx, tagged.String(), registry.PushRequest{Raw: raw, MediaType: e.Manifest.MediaType, Blobs: s.o.Content, Sources: s.repositoriesOf}, auth, sayDiffs(report.say, nil, e))
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func (c *Client) Login(ctx context.Context, auth wire.AuthConfig) (wire.AuthResp
 	}
 	identity, err := c.tryLogin(ctx, reg, at)
 	if err != nil {
-		return wire.AuthResponse{}, loginError(reg, err)
+		return wire.AuthResponse{}, err
 	}
 	return wire.AuthResponse{IdentityToken: cmp.Or(identity, auth.IdentityToken), Status: "Login Succeeded"}, nil
 }
@@ -53,27 +53,31 @@ func (c *Client) Login(ctx context.Context, auth wire.AuthConfig) (wire.AuthResp
 func (c *Client) tryLogin(ctx context.Context, reg name.Registry, at endpoint) (identity string, err error) {
 	round, scheme, t, err := c.handshake(ctx, reg, at, nil)
 	if err != nil {
-		return "", err
+		return "", loginError(reg.Scheme()+"://"+reg.RegistryStr()+"/v2/", err)
 	}
+	base := scheme + "://" + reg.RegistryStr() + "/v2/" // where it answered, which for the loopback may be either scheme
 	if t != nil {
 		t.offline = true
 		if _, _, err := t.renew(ctx, "", ""); err != nil {
-			return "", err
+			return "", loginError(base, err)
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+reg.RegistryStr()+"/v2/", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base, nil)
 	if err != nil {
 		return "", err
 	}
 	resp, err := (&http.Client{Transport: round}).Do(req)
 	if err != nil {
-		return "", err
+		return "", loginError(base, err)
 	}
 	defer resp.Body.Close()
 	if t != nil {
 		identity = t.identity
 	}
-	return identity, transport.CheckError(resp, http.StatusOK)
+	if err := transport.CheckError(resp, http.StatusOK); err != nil {
+		return "", loginError(base, err)
+	}
+	return identity, nil
 }
 
 // serverHost is the registry's host in what clients send as the server address.
@@ -91,12 +95,12 @@ func serverHost(address string) string {
 	return host
 }
 
-func loginError(reg name.Registry, err error) error {
+func loginError(base string, err error) error {
 	var answer *transport.Error
 	if errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden) {
 		_, message := said(answer)
-		return fault.New(fault.Unauthorized, "login attempt to %s://%s/v2/ failed with status: %d %s: unauthorized: %s",
-			reg.Scheme(), reg.RegistryStr(), answer.StatusCode, http.StatusText(answer.StatusCode), message)
+		return fault.New(fault.Unauthorized, "login attempt to %s failed with status: %d %s: unauthorized: %s",
+			base, answer.StatusCode, http.StatusText(answer.StatusCode), message)
 	}
 	return registryError(err)
 }

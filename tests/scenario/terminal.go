@@ -35,7 +35,7 @@ func terminal(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer master.Close()
 	s := of(ts)
-	program := args[1] // the host's, as a shell
+	program := args[1]                                                  // the host's, as a shell
 	for _, bin := range []string{s.bin, filepath.Join(s.root, "bin")} { // ours, and before it a peer's
 		if beside := filepath.Join(bin, args[1]); unix.Access(beside, unix.X_OK) == nil {
 			program = beside

@@ -213,6 +213,9 @@ func TestEndpoint(t *testing.T) {
 		{nil, map[string]string{"DOCKER_HOST": "tcp://d:1"}, "tcp://d:1", "", ""},
 		{nil, map[string]string{"DOCKER_HOST": "tcp://d:1", "SAMPAN_HOST": "tcp://s:1"}, "tcp://s:1", "", ""},
 		{[]string{"a", "b"}, nil, "", "only one --host", ""},
+		{[]string{"http://x"}, nil, "", `--host "http://x": expected unix:///PATH`, ""},
+		{[]string{"tcp://a:b:c"}, nil, "", `--host "tcp://a:b:c": expected`, ""},
+		{[]string{"tcp://[::1]"}, nil, "tcp://[::1]:2375", "", ""},
 		{[]string{"tcp://h:1"}, nil, "", "both --host and --context", "x"},
 		{nil, nil, "", `--context "xx"`, "xx"},
 		{nil, nil, client.DefaultHost, "", "default"},
@@ -265,6 +268,24 @@ func TestLogins(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// What a credential helper says of its failure is told, and nothing stands for what it does not say.
+func TestHelperFails(t *testing.T) {
+	dir := t.TempDir()
+	for name, script := range map[string]string{"silent": "exit 3", "loud": "echo no keyring; exit 3"} {
+		if err := os.WriteFile(filepath.Join(dir, "docker-credential-"+name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	for name, want := range map[string]string{
+		"silent": "docker-credential-silent erase: exit status 3", "loud": "docker-credential-loud erase: exit status 3: no keyring",
+	} {
+		if err := tellHelper(name, "hub.test", nil); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 

@@ -94,8 +94,12 @@ func tellHelper(helper, registry string, auth *wire.AuthConfig) error {
 	}
 	cmd := exec.Command("docker-credential-"+helper, verb)
 	cmd.Stdin = bytes.NewReader(input)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("docker-credential-%s %s: %w: %s", helper, verb, err, bytes.TrimSpace(out))
+	out, err := cmd.CombinedOutput()
+	if out = bytes.TrimSpace(out); err != nil && len(out) > 0 {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	if err != nil {
+		return fmt.Errorf("docker-credential-%s %s: %w", helper, verb, err)
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func (o *options) hostConfig() (*wire.HostConfig, error) {
 	h := &wire.HostConfig{
 		ContainerIDFile: o.cidFile, LogConfig: wire.LogConfig{Type: o.logDriver, Config: cli.ToMap(o.logOpts.Values)},
 		AutoRemove: o.rm, VolumeDriver: o.volumeDriver, VolumesFrom: o.volumesFrom.Values, Mounts: o.mounts.Values,
-		Annotations: o.annotations.Values, CapAdd: o.capAdd.Values, CapDrop: o.capDrop.Values, CgroupnsMode: o.cgroupns,
+		Annotations: o.annotations.Values, CapAdd: capabilities(o.capAdd.Values), CapDrop: capabilities(o.capDrop.Values), CgroupnsMode: o.cgroupns,
 		// Docker's client sends these three as empty lists, never as null.
 		DNS: orEmpty(o.dns.Values), DNSOptions: orEmpty(o.dnsOptions.Values), DNSSearch: orEmpty(o.dnsSearch.Values),
 		ExtraHosts: o.hosts.Values, GroupAdd: o.groups.Values, IpcMode: o.ipc, Links: o.links.Values, OomScoreAdj: o.oomScore,
@@ -172,6 +172,21 @@ func (o *options) hostConfig() (*wire.HostConfig, error) {
 		return nil, fault.New(fault.Invalid, "conflicting options: cannot specify both --restart and --rm")
 	}
 	return h, o.securityOptions(h)
+}
+
+// capabilities gives the names the one spelling that inspect shows, each once and in order, as docker's client
+// sends them. Whether there are such is the engine's to say.
+func capabilities(given []string) []string {
+	var names []string
+	for _, name := range given {
+		name = strings.ToUpper(strings.TrimSpace(name))
+		if name != "ALL" && !strings.HasPrefix(name, "CAP_") {
+			name = "CAP_" + name
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func orEmpty(list []string) []string {

@@ -64,6 +64,9 @@ func TestRequest(t *testing.T) {
 				{Type: "volume", Target: "/v", VolumeOptions: &wire.MountVolumeOptions{DriverConfig: &wire.VolumeDriver{Options: map[string]string{"a": "b"}}}},
 			}
 		}},
+		{"--cap-add sys_time --cap-add CAP_NET_ADMIN --cap-add SYS_TIME --cap-drop all x", func(r wire.ContainerCreateRequest) (any, any) {
+			return [][]string{r.HostConfig.CapAdd, r.HostConfig.CapDrop}, [][]string{{"CAP_NET_ADMIN", "CAP_SYS_TIME"}, {"ALL"}}
+		}},
 		{"--memory-swap 64m x", func(r wire.ContainerCreateRequest) (any, any) {
 			return []int64{r.HostConfig.Memory, r.HostConfig.MemorySwap}, []int64{0, size}
 		}},

@@ -27,7 +27,7 @@ type createOptions struct {
 func newCreate(c *cli.CLI) *cobra.Command {
 	var o createOptions
 	o.subnets.Commas, o.ranges.Commas, o.gateways.Commas = true, true, true
-	o.auxiliary.Strict, o.options.Strict, o.ipamOpts.Strict = true, true, true
+	o.auxiliary.Strict, o.ipamOpts.Strict = true, true
 	r := &o.request
 	cmd := &cobra.Command{
 		Use: "create [OPTIONS] NETWORK", Short: "Create a network", Args: cli.ExactArgs(1),

@@ -43,3 +43,12 @@ func TestPools(t *testing.T) {
 }
 
 func words(s string) cli.List { return cli.List{Values: strings.Fields(s)} }
+
+// A driver's option without "=" is its driver's to judge; an address or an IPAM option has a value.
+func TestBareOptions(t *testing.T) {
+	for line, wrong := range map[string]bool{"--opt key": false, "--opt =v": true, "--aux-address key": true, "--ipam-opt key": true} {
+		if err := newCreate(&cli.CLI{}).ParseFlags(strings.Fields(line)); (err != nil) != wrong {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}

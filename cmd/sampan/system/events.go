@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -66,6 +67,11 @@ func eventPrinter(c *cli.CLI, format string) (func(wire.Event) error, error) {
 	t, err := cli.Template(format)
 	if err != nil {
 		return nil, &cli.Exit{Code: cli.CodeUsage, Err: err}
+	}
+	// What an event has not is told now, and not when the first one comes.
+	id := strings.Repeat("0", 64) // templates cut it
+	if err := t.Execute(io.Discard, wire.Event{ID: id, Actor: wire.EventActor{ID: id}}); err != nil {
+		return nil, &cli.Exit{Code: cli.CodeUsage, Err: cli.TemplateError(err)}
 	}
 	return func(e wire.Event) error {
 		var b bytes.Buffer // what cannot be written is no error of the template

@@ -137,11 +137,11 @@ func (o *loginOptions) ask(c *cli.CLI) error {
 		}
 	}
 	if o.password == "" {
-		fmt.Fprint(c.Out, "Password: ")
-		show, err := c.In.Hide()
+		show, err := c.In.Hide() // before the question: some answer at once
 		if err != nil {
 			return err
 		}
+		fmt.Fprint(c.Out, "Password: ")
 		line, err := in.ReadString('\n')
 		show()
 		fmt.Fprintln(c.Out)

@@ -107,7 +107,9 @@ func summary(u wire.DiskUsage) []share {
 			used += r.Size
 		}
 	}
-	return append(rows, newShare("Build Cache", len(u.BuildCache), active, size, size-used))
+	cache := newShare("Build Cache", len(u.BuildCache), active, size, size-used)
+	cache.Reclaimable = units.HumanSize(float64(size - used)) // no share of it, as docker's client has it
+	return append(rows, cache)
 }
 
 // pruneOptions are system prune's.

@@ -175,11 +175,11 @@ func (s store) ask(question string) ([]byte, error) {
 	if !s.c.In.IsTerminal() {
 		return nil, fault.New(fault.Invalid, "please either use environment variables (SAMPAN_CONTENT_TRUST_REPOSITORY_PASSPHRASE or Docker's) or STDIN with a terminal to provide key passphrases")
 	}
-	fmt.Fprint(s.c.Out, question)
-	show, err := s.c.In.Hide()
+	show, err := s.c.In.Hide() // before the question: some answer at once
 	if err != nil {
 		return nil, err
 	}
+	fmt.Fprint(s.c.Out, question)
 	defer fmt.Fprintln(s.c.Out)
 	defer show()
 	line, err := bufio.NewReaderSize(oneByte{s.c.In}, 16).ReadBytes('\n')

@@ -25,7 +25,6 @@ func newCreate(c *cli.CLI) *cobra.Command {
 	var r wire.VolumeCreateRequest
 	var labels cli.List
 	var options cli.Map
-	options.Strict = true
 	cmd := &cobra.Command{
 		Use: "create [OPTIONS] [VOLUME]", Short: "Create a volume", Args: cli.RangeArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
