@@ -40,12 +40,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -373,11 +376,29 @@ func startRegistry(ts *testscript.TestScript, more string) {
 	}))
 }
 
+// freePorts are below those that the kernel gives to outgoing connections and engines publish at random
+// (ip_local_port_range): nobody takes one between its being found free and its being listened on.
+const (
+	firstFreePort = 20000
+	freePorts     = 12000
+)
+
+var lastFreePort atomic.Uint32 // counted from a random one: no port is given twice
+
+func init() { lastFreePort.Store(rand.Uint32N(freePorts)) }
+
 func free(ts *testscript.TestScript) int {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	ts.Check(err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for range freePorts {
+		port := firstFreePort + int(lastFreePort.Add(1)%freePorts)
+		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		ts.Check(l.Close())
+		return port
+	}
+	ts.Fatalf("no port from %d on is free", firstFreePort)
+	return 0
 }
 
 func freeport(ts *testscript.TestScript, neg bool, args []string) {
