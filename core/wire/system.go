@@ -113,16 +113,6 @@ type InfoRuntime struct {
 	Args []string `json:"runtimeArgs,omitempty"`
 }
 
-// InfoSwarm says that this node is not in a swarm.
-type InfoSwarm struct {
-	NodeID           string
-	NodeAddr         string
-	LocalNodeState   string // inactive
-	ControlAvailable bool
-	Error            string
-	RemoteManagers   []any
-}
-
 // InfoCommit is a component's commit.
 type InfoCommit struct {
 	ID string
