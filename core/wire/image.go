@@ -105,6 +105,8 @@ type Progress struct {
 	Current int64  `json:"current,omitempty"`
 	Total   int64  `json:"total,omitempty"`
 	Units   string `json:"units,omitempty"`
+	// HideCounts shows the bar without the numbers.
+	HideCounts bool `json:"hidecounts,omitempty"`
 }
 
 // ErrorDetail ends a progress stream that failed.

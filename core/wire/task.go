@@ -36,6 +36,19 @@ type Task struct {
 	GenericResources    []any          `json:"GenericResources,omitempty"`
 	JobIteration        *ObjectVersion `json:"JobIteration,omitempty"`
 	Volumes             []any          `json:"Volumes"`
+	// Origin is what the managers keep of how the task came to be. It is not part of Docker's API.
+	Origin *TaskOrigin `json:"Origin,omitempty"`
+}
+
+// TaskOrigin is how a task came to be. All of its times are of the leader's clock.
+type TaskOrigin struct {
+	Endpoint  *EndpointSpec `json:"Endpoint,omitempty"` // its service's, when it was made
+	NotBefore time.Time     `json:"NotBefore,omitzero"` // it is not started earlier: the delay of the restart policy
+	After     string        `json:"After,omitempty"`    // ID of the task that shall have ended before it starts
+	Restarts  uint64        `json:"Restarts,omitempty"` // how many tasks of the same specification were before it in its place
+	Update    string        `json:"Update,omitempty"`   // the update that made it
+	Ran       time.Time     `json:"Ran,omitzero"`       // when it was first seen running; only for tasks of an update
+	Ended     time.Time     `json:"Ended,omitzero"`     // when it was first seen ended
 }
 
 // TaskSpec is what tasks of a service are made of.

@@ -62,12 +62,21 @@ var rooms = []room{
 	{name: "core/build/...", may: append(append([]string{}, stores...), nouns[:3]...), never: outside, why: "the solver knows no format and no container"},
 	{name: "core/container/...", may: append(append([]string{"core/container/...", "core/operation"}, stores...), nouns[:4]...), never: outside, why: "nouns know no protocol"},
 
+	{name: "core/cluster/identity", may: []string{"core/fault", "core/wire", "core/crash"}, never: []string{"net/http", "github.com/hashicorp/raft"}, why: "who a node is knows no network"},
+	{name: "core/cluster/transport", may: []string{"core/fault", "core/wire", "core/crash", "core/cluster/identity"}, never: outside, why: "connections know no swarm"},
+	{name: "core/cluster/store", may: []string{"core/fault", "core/wire", "core/crash"}, never: outside, why: "what is agreed on knows no network and no decision"},
+	{name: "core/cluster/orchestrator", may: []string{"core/fault", "core/wire", "core/cluster/store"}, never: outside, why: "a decision knows no network and no container"},
+	{name: "core/cluster/session", may: []string{"core/wire"}, why: "the messages between nodes are a vocabulary"},
+	{name: "core/cluster/agent", may: append([]string{"core/fault", "core/wire", "core/cluster/session"}, nouns[4]), never: []string{"core/api/...", "github.com/hashicorp/raft"}, why: "a node's tasks know no manager"},
+	{name: "core/cluster/mesh", may: []string{"core/fault", "core/wire", "core/cluster/session"}, never: []string{"core/container/...", "net/http"}, why: "published ports know no container"},
+	{name: "core/cluster", may: []string{"core/fault", "core/wire", "core/crash", "core/event/...", "core/cluster/..."}, never: []string{"core/api/...", "core/plugin/...", "google.golang.org/grpc"}, why: "a swarm is above the nouns and below the API's routes"},
+
 	{name: "core/plugin", may: []string{"core/fault", "core/state/...", "core/linux/...", "proto/..."}, why: "the plugin host knows no noun"},
 	{name: "core/plugin/driver/...", may: append([]string{"core/plugin", "proto/...", "core/wire", "core/fault", "core/crash", "core/plugin/driver/..."}, nouns...), never: []string{"core/api/..."}, why: "the only meeting of noun and protocol"},
 	{name: "core/plugin/...", may: []string{"core/fault", "core/plugin/...", "core/state/...", "proto/..."}, why: "the plugin host knows no noun"},
 
 	{name: "core/api/...", may: append(append([]string{"core/api/..."}, stores...), nouns...), never: []string{"google.golang.org/grpc", "proto/...", "core/plugin/...", "go.starlark.net/starlark"}, why: "the API meets nouns through Backend interfaces"},
-	{name: "core/client/...", may: []string{"core/wire", "core/fault"}, never: []string{"google.golang.org/grpc", "google.golang.org/protobuf/proto", "github.com/google/go-containerregistry/pkg/v1/remote", "go.etcd.io/bbolt"}, why: "the client starts fast"},
+	{name: "core/client/...", may: []string{"core/wire", "core/fault"}, never: []string{"core/cluster/...", "google.golang.org/grpc", "google.golang.org/protobuf/proto", "github.com/google/go-containerregistry/pkg/v1/remote", "go.etcd.io/bbolt"}, why: "the client starts fast"},
 
 	{name: "proto/...", may: []string{"proto/..."}, why: "the protocol stands alone"},
 	{name: "plugins/sdk/...", may: []string{"proto/...", "plugins/sdk/..."}, never: []string{"core/..."}, why: "drivers see the SDK only"},
@@ -76,11 +85,11 @@ var rooms = []room{
 	{name: "stdlib/...", why: "the standard library is scripts, embedded"},
 	{name: "starlark/...", may: []string{"core/client/...", "core/wire", "core/fault", "stdlib/...", "starlark/..."}, never: []string{"core/container/...", "core/image/...", "google.golang.org/grpc"}, why: "scripts get no back door"},
 
-	{name: "cmd/sampan-runtime", may: processes, never: []string{"net/http", "crypto/tls", "google.golang.org/grpc", "google.golang.org/protobuf/proto", "core/state/...", "core/wire"}, why: "the privileged program stays small"},
+	{name: "cmd/sampan-runtime", may: processes, never: []string{"core/cluster/...", "net/http", "crypto/tls", "google.golang.org/grpc", "google.golang.org/protobuf/proto", "core/state/...", "core/wire"}, why: "the privileged program stays small"},
 	{name: "cmd/sampan-log-tls", may: []string{"core/fault"}, never: []string{"net/http"}, why: "it has TLS so that the monitor need not"},
-	{name: "cmd/sampand/...", may: append(append([]string{"core/metric", "core/operation", "core/plugin/...", "core/api/...", "cmd/sampand/..."}, stores...), nouns...), never: []string{"starlark/...", "go.starlark.net/starlark", "core/client/..."}, why: "the daemon runs no script"},
+	{name: "cmd/sampand/...", may: append(append([]string{"core/metric", "core/operation", "core/cluster", "core/plugin/...", "core/api/...", "cmd/sampand/..."}, stores...), nouns...), never: []string{"starlark/...", "go.starlark.net/starlark", "core/client/..."}, why: "the daemon runs no script"},
 	{name: "cmd/sampan-registry/...", may: []string{"core/fault", "core/metric", "core/wire", "cmd/sampan/cli", "cmd/sampan/registry", "cmd/sampan-registry/..."}, never: []string{"google.golang.org/grpc", "core/image/...", "core/container/...", "core/state/..."}, why: "the registry serves content and knows no engine"},
-	{name: "cmd/sampan/...", may: []string{"core/client/...", "core/trust", "core/wire", "core/fault", "starlark/...", "stdlib/...", "cmd/sampan/..."}, never: []string{"google.golang.org/grpc", "google.golang.org/protobuf/proto", "github.com/google/go-containerregistry/pkg/v1/remote"}, why: "small programs start fast"},
+	{name: "cmd/sampan/...", may: []string{"core/client/...", "core/trust", "core/wire", "core/fault", "starlark/...", "stdlib/...", "cmd/sampan/..."}, never: []string{"core/cluster/...", "google.golang.org/grpc", "google.golang.org/protobuf/proto", "github.com/google/go-containerregistry/pkg/v1/remote"}, why: "small programs start fast"},
 
 	{name: "cmd/sampan-lazy", may: []string{"core/lazy/server"}, never: []string{"google.golang.org/grpc"}, why: "it is core/lazy/server and a flag"},
 
