@@ -19,7 +19,10 @@ import (
 	"github.com/sampan-project/sampan/cmd/sampan/manifest"
 	"github.com/sampan-project/sampan/cmd/sampan/manual"
 	"github.com/sampan-project/sampan/cmd/sampan/network"
+	"github.com/sampan-project/sampan/cmd/sampan/node"
 	"github.com/sampan-project/sampan/cmd/sampan/registry"
+	"github.com/sampan-project/sampan/cmd/sampan/service"
+	"github.com/sampan-project/sampan/cmd/sampan/swarm"
 	"github.com/sampan-project/sampan/cmd/sampan/system"
 	"github.com/sampan-project/sampan/cmd/sampan/trust"
 	"github.com/sampan-project/sampan/cmd/sampan/volume"
@@ -58,6 +61,7 @@ var tree = []struct {
 		{Name: "network", New: network.Group}, {Name: "registry", New: registry.Group}, {Name: "trust", New: trust.Group}, {Name: "volume", New: volume.Group},
 	}},
 	{"management", system.Groups},
+	{"swarm", []cli.Verb{{Name: "node", New: node.Group}, {Name: "service", New: service.Group}, {Name: "swarm", New: swarm.Group}}},
 	{"", container.Commands},
 	{"", image.Commands},
 	{"", system.Commands},

@@ -29,6 +29,11 @@ func (c *Client) ContainerLogs(ctx context.Context, id string, o LogOptions) (io
 	if err != nil {
 		return nil, err
 	}
+	return c.download(ctx, path, o.query())
+}
+
+// query is how the API takes the options.
+func (o LogOptions) query() url.Values {
 	q := url.Values{}
 	setBool(q, "stdout", o.Stdout)
 	setBool(q, "stderr", o.Stderr)
@@ -40,7 +45,7 @@ func (c *Client) ContainerLogs(ctx context.Context, id string, o LogOptions) (io
 			q.Set(key, value)
 		}
 	}
-	return c.download(ctx, path, q)
+	return q
 }
 
 // download opens a stream whose reading tells of a broken connection in the words of every other request.

@@ -56,7 +56,7 @@ func Group(use, short string, children ...*cobra.Command) *cobra.Command {
 }
 
 // missing are docker's commands that are not there yet.
-var missing = []string{"buildx", "checkpoint", "compose", "config", "node", "secret", "service", "stack", "swarm"}
+var missing = []string{"buildx", "checkpoint", "compose", "config", "secret", "stack"}
 
 // Unknown refuses every argument of a group as an unknown command.
 func Unknown(cmd *cobra.Command, args []string) error {
@@ -266,7 +266,8 @@ func Also(cmd *cobra.Command, names string) *cobra.Command {
 
 // groups are the headings of a command list, in order; a command is in the group of its GroupID.
 var groups = []struct{ id, title string }{
-	{"common", "Common Commands"}, {"script", "Script Commands"}, {"management", "Management Commands"}, {"", "Commands"},
+	{"common", "Common Commands"}, {"script", "Script Commands"}, {"management", "Management Commands"}, {"swarm", "Swarm Commands"},
+	{"", "Commands"},
 }
 
 // Groups registers the headings at the root.

@@ -29,6 +29,10 @@ type Config struct {
 	NetworksFormat    string                     `json:"networksFormat,omitempty"`
 	VolumesFormat     string                     `json:"volumesFormat,omitempty"`
 	StatsFormat       string                     `json:"statsFormat,omitempty"`
+	NodesFormat       string                     `json:"nodesFormat,omitempty"`
+	ServicesFormat    string                     `json:"servicesFormat,omitempty"`
+	ServiceFormat     string                     `json:"serviceInspectFormat,omitempty"`
+	TasksFormat       string                     `json:"tasksFormat,omitempty"`
 	CurrentContext    string                     `json:"currentContext,omitempty"`
 	Proxies           map[string]Proxy           `json:"proxies,omitempty"` // by an engine's address, or "default"
 }

@@ -90,6 +90,9 @@ func (p *progress) bar(d *wire.Progress) string {
 	if d.Current > d.Total {
 		numbers = fmt.Sprintf("%8v", count(d.Current)) // the total was wrong
 	}
+	if d.HideCounts {
+		numbers = ""
+	}
 	if _, width := p.out.Size(); width <= 110 {
 		return numbers
 	}

@@ -80,10 +80,18 @@ func kindOf(word string) string {
 		return "place"
 	case word == "NAME|ID":
 		return "anything"
+	case word == "SERVICE=REPLICAS":
+		return "replicas"
+	case word == "SERVICE|TASK":
+		return "service"
+	case word == "self|NODE":
+		return "node"
+	case word == "(worker|manager)":
+		return "role"
 	case strings.Contains(word, "IMAGE"), strings.HasPrefix(word, "REPOSITORY"), word == "NAME[:TAG":
 		return "image"
 	}
-	if known := strings.ToLower(word); slices.Contains([]string{"container", "network", "volume", "context", "command"}, known) {
+	if known := strings.ToLower(word); slices.Contains([]string{"container", "network", "volume", "context", "command", "node", "service"}, known) {
 		return known
 	}
 	if slices.Contains([]string{"FILE", "FILE|-", "file|URL|-", "KEYFILE", "PATH", "DIRECTORY"}, word) {
@@ -136,6 +144,17 @@ func (e engine) names(ctx context.Context, kind string, states []string, typed s
 		names = e.volumes(limited)
 	case "context":
 		names = e.cli.ContextNames()
+	case "node":
+		names = append(e.nodes(limited), "self")
+	case "service":
+		names = e.services(limited)
+	case "replicas":
+		for _, name := range e.services(limited) {
+			names = append(names, name+"=")
+		}
+		directive |= cobra.ShellCompDirectiveNoSpace
+	case "role":
+		names = []string{"manager", "worker"}
 	case "anything":
 		names = slices.Concat(e.containers(limited, nil), e.images(limited), e.networks(limited), e.volumes(limited))
 	case "place":

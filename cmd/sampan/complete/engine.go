@@ -81,6 +81,38 @@ func (e engine) networks(ctx context.Context) []string {
 	return names
 }
 
+func (e engine) nodes(ctx context.Context) []string {
+	c, ok := e.client()
+	if !ok {
+		return nil
+	}
+	list, err := c.NodeList(ctx, nil)
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(list))
+	for i, n := range list {
+		names[i] = n.Description.Hostname
+	}
+	return names
+}
+
+func (e engine) services(ctx context.Context) []string {
+	c, ok := e.client()
+	if !ok {
+		return nil
+	}
+	list, err := c.ServiceList(ctx, nil, false)
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(list))
+	for i, s := range list {
+		names[i] = s.Spec.Name
+	}
+	return names
+}
+
 func (e engine) volumes(ctx context.Context) []string {
 	c, ok := e.client()
 	if !ok {

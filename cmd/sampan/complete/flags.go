@@ -11,37 +11,46 @@ import (
 
 // kinds are the flags whose value is a thing of the engine.
 var kinds = map[string]string{
-	"network": "network", "net": "network", "config-from": "network", "volumes-from": "container", "link": "container",
+	"network": "network", "net": "network", "network-add": "network", "network-rm": "network", "image": "image", "config-from": "network", "volumes-from": "container", "link": "container",
 	"context": "context",
 }
 
 // paths are the flags whose value is a file or a directory.
 var paths = []string{
-	"cidfile", "config", "device", "dir", "env-file", "file", "input", "key", "label-file", "output", "proxy-password-file", "root",
+	"ca-cert", "ca-key", "cidfile", "config", "device", "dir", "env-file", "file", "input", "key", "label-file", "output", "proxy-password-file", "root",
 	"tls-cert", "tls-key", "tlscacert", "tlscert", "tlskey", "users", "volume",
 }
 
 // choices are the flags with few values.
 var choices = map[string][]string{
-	"attach":        {"stdin", "stdout", "stderr"},
-	"cgroupns":      {"host", "private"},
-	"ipc":           {"container:", "host", "none", "private", "shareable"},
-	"log-driver":    {"journald", "json-file", "local", "none", "syslog"},
-	"log-level":     {"debug", "error", "fatal", "info", "warn"},
-	"pid":           {"container:", "host"},
-	"platform":      {"linux/amd64", "linux/arm64"},
-	"pull":          {"always", "missing", "never"},
-	"restart":       {"always", "no", "on-failure", "unless-stopped"},
-	"security-opt":  {"apparmor=", "label=", "no-new-privileges", "seccomp=", "systempaths=unconfined"},
-	"signal":        {"HUP", "INT", "KILL", "QUIT", "STOP", "TERM", "USR1", "USR2"},
-	"stop-signal":   {"SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"},
-	"userns":        {"host"},
-	"uts":           {"host"},
-	"volume-driver": {"local"},
+	"attach":                  {"stdin", "stdout", "stderr"},
+	"availability":            {"active", "drain", "pause"},
+	"cgroupns":                {"host", "private"},
+	"endpoint-mode":           {"dnsrr", "vip"},
+	"ipc":                     {"container:", "host", "none", "private", "shareable"},
+	"log-driver":              {"journald", "json-file", "local", "none", "syslog"},
+	"log-level":               {"debug", "error", "fatal", "info", "warn"},
+	"mode":                    {"global", "global-job", "replicated", "replicated-job"},
+	"pid":                     {"container:", "host"},
+	"platform":                {"linux/amd64", "linux/arm64"},
+	"pull":                    {"always", "missing", "never"},
+	"restart":                 {"always", "no", "on-failure", "unless-stopped"},
+	"restart-condition":       {"any", "none", "on-failure"},
+	"role":                    {"manager", "worker"},
+	"rollback-failure-action": {"continue", "pause"},
+	"rollback-order":          {"start-first", "stop-first"},
+	"security-opt":            {"apparmor=", "label=", "no-new-privileges", "seccomp=", "systempaths=unconfined"},
+	"signal":                  {"HUP", "INT", "KILL", "QUIT", "STOP", "TERM", "USR1", "USR2"},
+	"stop-signal":             {"SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"},
+	"update-failure-action":   {"continue", "pause", "rollback"},
+	"update-order":            {"start-first", "stop-first"},
+	"userns":                  {"host"},
+	"uts":                     {"host"},
+	"volume-driver":           {"local"},
 }
 
 // inspectTypes are those of inspect --type.
-var inspectTypes = []string{"container", "image", "network", "volume"}
+var inspectTypes = []string{"container", "image", "network", "node", "service", "task", "volume"}
 
 // flag completes the value of a flag; nil leaves it to the shell.
 func (e engine) flag(cmd *cobra.Command, f *pflag.Flag) completion {

@@ -116,18 +116,22 @@ func (t *throttleDevices) Set(s string) error {
 	return nil
 }
 
-// ulimits is the flag --ulimit; the last one of a name counts.
-type ulimits struct{ values []wire.Ulimit }
+// Ulimits is the flag --ulimit; the last one of a name counts.
+type Ulimits struct{ Values []wire.Ulimit }
 
-func (u *ulimits) String() string { return "" }
-func (u *ulimits) Type() string   { return "ulimit" }
-func (u *ulimits) Set(s string) error {
+func (u *Ulimits) String() string { return "" }
+
+// Type is the word for the value in help texts.
+func (u *Ulimits) Type() string { return "ulimit" }
+
+// Set parses one limit.
+func (u *Ulimits) Set(s string) error {
 	l, err := parseUlimit(s)
 	if err != nil {
 		return err
 	}
-	u.values = slices.DeleteFunc(u.values, func(v wire.Ulimit) bool { return v.Name == l.Name })
-	u.values = append(u.values, l)
+	u.Values = slices.DeleteFunc(u.Values, func(v wire.Ulimit) bool { return v.Name == l.Name })
+	u.Values = append(u.Values, l)
 	return nil
 }
 

@@ -16,10 +16,10 @@ import (
 // lookupEnv is the client's own environment.
 var lookupEnv = os.LookupEnv
 
-// environment joins the variables of files and of flags, which come after and so win. A name
+// Environment joins the variables of files and of flags, which come after and so win. A name
 // without "=" takes the client's value; of a flag it is passed on alone when the client has none,
 // which takes the variable out of the image's environment.
-func environment(files, flags []string) ([]string, error) {
+func Environment(files, flags []string) ([]string, error) {
 	env, err := readLines("--env-file", files, func(name string) (string, bool) {
 		value, ok := lookupEnv(name)
 		return name + "=" + value, ok
@@ -37,8 +37,8 @@ func environment(files, flags []string) ([]string, error) {
 	return env, nil
 }
 
-// checkVariable is what --env accepts.
-func checkVariable(v string) (string, error) {
+// CheckVariable is what --env accepts.
+func CheckVariable(v string) (string, error) {
 	if name, _, _ := strings.Cut(v, "="); name == "" {
 		return "", &fault.Field{Given: v, Expected: "NAME=VALUE, or a NAME of the client's environment"}
 	}

@@ -29,7 +29,7 @@ func newExec(c *cli.CLI) *cobra.Command {
 	f.SetInterspersed(false)
 	f.BoolVarP(&o.detach, "detach", "d", false, "Detached mode: run command in the background")
 	f.StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
-	o.env.Check = checkVariable
+	o.env.Check = CheckVariable
 	f.VarP(&o.env, "env", "e", "Set environment variables")
 	f.Var(&o.envFiles, "env-file", "Read in a file of environment variables")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "Keep STDIN open even if not attached")
@@ -41,7 +41,7 @@ func newExec(c *cli.CLI) *cobra.Command {
 }
 
 func (o *execOptions) run(ctx context.Context, c *cli.CLI, container string, command []string) error {
-	env, err := environment(o.envFiles.Values, o.env.Values)
+	env, err := Environment(o.envFiles.Values, o.env.Values)
 	if err != nil {
 		return err
 	}
@@ -59,6 +59,9 @@ func (o *execOptions) run(ctx context.Context, c *cli.CLI, container string, com
 		size = &[2]uint{height, width}
 	}
 	keys := c.DetachKeys(o.detachKeys)
+	if !o.detach {
+		engine.Ahead(1) // the stream has a connection of its own
+	}
 	id, err := engine.ExecCreate(ctx, container, wire.ExecConfig{
 		User: o.user, Privileged: o.privileged, Tty: o.tty, ConsoleSize: size, DetachKeys: keys, Env: env, WorkingDir: o.workdir, Cmd: command,
 		AttachStdin: o.interactive && !o.detach, AttachStdout: !o.detach, AttachStderr: !o.detach,

@@ -203,17 +203,17 @@ func (o *options) applyToFirst(a *attachment) error {
 	return nil
 }
 
-// checkIP is the check of flags that take addresses.
-func checkIP(s string) (string, error) {
+// CheckIP is the check of flags that take addresses.
+func CheckIP(s string) (string, error) {
 	if _, err := netip.ParseAddr(s); err != nil {
 		return "", &fault.Field{Given: s, Expected: "an IP address"}
 	}
 	return s, nil
 }
 
-// checkHost checks --add-host: NAME:IP or NAME=IP, where IP may be host-gateway and an IPv6
+// CheckHost checks --add-host: NAME:IP or NAME=IP, where IP may be host-gateway and an IPv6
 // address may stand in brackets. The API wants NAME:IP.
-func checkHost(s string) (string, error) {
+func CheckHost(s string) (string, error) {
 	i := strings.IndexAny(s, ":=")
 	if i <= 0 {
 		return "", &fault.Field{Given: s, Expected: "NAME:IP"}

@@ -47,7 +47,7 @@ type options struct {
 	oomScore          int
 	oomKillDisable    bool
 	swappiness        int64
-	ulimits           ulimits
+	ulimits           Ulimits
 	blkioWeightDevice weightDevices
 	readBps, writeBps throttleDevices
 	readIOps          throttleDevices
@@ -94,7 +94,7 @@ func (o *options) addIdentityFlags(f *pflag.FlagSet) {
 	f.Var(&o.groups, "group-add", "Add additional groups to join")
 	f.StringVarP(&o.workdir, "workdir", "w", "", "Working directory inside the container")
 	f.StringVar(&o.entrypoint, "entrypoint", "", "Overwrite the default ENTRYPOINT of the image")
-	o.env.Check = checkVariable
+	o.env.Check = CheckVariable
 	f.VarP(&o.env, "env", "e", "Set environment variables")
 	f.Var(&o.envFiles, "env-file", "Read in a file of environment variables")
 	f.VarP(&o.labels, "label", "l", "Set meta data on a container")
@@ -118,7 +118,7 @@ func (o *options) addIdentityFlags(f *pflag.FlagSet) {
 }
 
 func (o *options) addNetworkFlags(f *pflag.FlagSet) {
-	o.linkLocal.Check, o.dns.Check, o.hosts.Check, o.links.Check = checkIP, checkIP, checkHost, checkLink
+	o.linkLocal.Check, o.dns.Check, o.hosts.Check, o.links.Check = CheckIP, CheckIP, CheckHost, checkLink
 	f.Var(&o.networks, "network", "Connect a container to a network")
 	f.Var(&o.networks, "net", "Connect a container to a network")
 	f.Var(&o.aliases, "network-alias", "Add network-scoped alias for the container")

@@ -54,10 +54,10 @@ func parseProto(s string) (rest, proto string, ok bool) {
 	return rest, proto, proto == "tcp" || proto == "udp" || proto == "sctp"
 }
 
-// portBindings parses --publish values: [IP:][HOST]:CONTAINER[/PROTO], where HOST and CONTAINER may
+// PortBindings parses --publish values: [IP:][HOST]:CONTAINER[/PROTO], where HOST and CONTAINER may
 // be ranges of the same length, or HOST a range of which one port is taken; or the long form
 // target=80,published=8080,protocol=tcp.
-func portBindings(specs []string) (map[string][]wire.PortBinding, error) {
+func PortBindings(specs []string) (map[string][]wire.PortBinding, error) {
 	bindings := map[string][]wire.PortBinding{}
 	total := 0
 	for _, spec := range specs {

@@ -38,7 +38,7 @@ func (o *options) request() (wire.ContainerCreateRequest, error) {
 	if err != nil {
 		return r, err
 	}
-	if host.PortBindings, err = portBindings(o.publish.Values); err != nil {
+	if host.PortBindings, err = PortBindings(o.publish.Values); err != nil {
 		return r, err
 	}
 	if config.ExposedPorts, err = exposedPorts(o.expose.Values, host.PortBindings); err != nil {
@@ -100,7 +100,7 @@ func (o *options) config() (*wire.ContainerConfig, error) {
 		Cmd: o.args, Image: o.image, WorkingDir: o.workdir, StopSignal: o.stopSignal,
 	}
 	var err error
-	if c.Env, err = environment(o.envFiles.Values, o.env.Values); err != nil {
+	if c.Env, err = Environment(o.envFiles.Values, o.env.Values); err != nil {
 		return nil, err
 	}
 	if c.Labels, err = labels(o.labelFiles.Values, o.labels.Values); err != nil {
@@ -134,7 +134,7 @@ func (o *options) hostConfig() (*wire.HostConfig, error) {
 	h := &wire.HostConfig{
 		ContainerIDFile: o.cidFile, LogConfig: wire.LogConfig{Type: o.logDriver, Config: cli.ToMap(o.logOpts.Values)},
 		AutoRemove: o.rm, VolumeDriver: o.volumeDriver, VolumesFrom: o.volumesFrom.Values, Mounts: o.mounts.Values,
-		Annotations: o.annotations.Values, CapAdd: capabilities(o.capAdd.Values), CapDrop: capabilities(o.capDrop.Values), CgroupnsMode: o.cgroupns,
+		Annotations: o.annotations.Values, CapAdd: Capabilities(o.capAdd.Values), CapDrop: Capabilities(o.capDrop.Values), CgroupnsMode: o.cgroupns,
 		// Docker's client sends these three as empty lists, never as null.
 		DNS: orEmpty(o.dns.Values), DNSOptions: orEmpty(o.dnsOptions.Values), DNSSearch: orEmpty(o.dnsSearch.Values),
 		ExtraHosts: o.hosts.Values, GroupAdd: o.groups.Values, IpcMode: o.ipc, Links: o.links.Values, OomScoreAdj: o.oomScore,
@@ -174,9 +174,9 @@ func (o *options) hostConfig() (*wire.HostConfig, error) {
 	return h, o.securityOptions(h)
 }
 
-// capabilities gives the names the one spelling that inspect shows, each once and in order, as docker's client
+// Capabilities gives the names the one spelling that inspect shows, each once and in order, as docker's client
 // sends them. Whether there are such is the engine's to say.
-func capabilities(given []string) []string {
+func Capabilities(given []string) []string {
 	var names []string
 	for _, name := range given {
 		name = strings.ToUpper(strings.TrimSpace(name))
@@ -204,7 +204,7 @@ func (o *options) limits() (wire.Resources, error) {
 	if r.Devices, err = deviceMappings(o.devices.Values); err != nil {
 		return r, err
 	}
-	r.CgroupParent, r.DeviceCgroupRules, r.Ulimits = o.cgroupParent, o.deviceRules.Values, o.ulimits.values
+	r.CgroupParent, r.DeviceCgroupRules, r.Ulimits = o.cgroupParent, o.deviceRules.Values, o.ulimits.Values
 	r.BlkioWeightDevice = o.blkioWeightDevice.values
 	r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps = o.readBps.values, o.writeBps.values
 	r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps = o.readIOps.values, o.writeIOps.values

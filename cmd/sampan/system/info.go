@@ -100,7 +100,7 @@ func writeInfo(out io.Writer, v wire.Info) {
 	line(" Volume: %s", strings.Join(v.Plugins.Volume, " "))
 	line(" Network: %s", strings.Join(v.Plugins.Network, " "))
 	line(" Log: %s", strings.Join(v.Plugins.Log, " "))
-	line("Swarm: %s", v.Swarm.LocalNodeState)
+	writeSwarm(line, &v.Swarm)
 	var runtimes []string
 	for name := range v.Runtimes {
 		runtimes = append(runtimes, name)

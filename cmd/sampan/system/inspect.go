@@ -10,6 +10,9 @@ import (
 	"github.com/sampan-project/sampan/cmd/sampan/container"
 	"github.com/sampan-project/sampan/cmd/sampan/image"
 	"github.com/sampan-project/sampan/cmd/sampan/network"
+	"github.com/sampan-project/sampan/cmd/sampan/node"
+	"github.com/sampan-project/sampan/cmd/sampan/service"
+	"github.com/sampan-project/sampan/cmd/sampan/task"
 	"github.com/sampan-project/sampan/cmd/sampan/volume"
 	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
@@ -20,22 +23,32 @@ type kind struct {
 	name  string
 	get   func(ctx context.Context, engine *client.Client, name string, size bool) (json.RawMessage, error)
 	typed func(json.RawMessage) (any, error)
+	swarm bool // there are such only where there is a swarm
 }
 
 // kinds are asked in this order.
 var kinds = []kind{
 	{"container", func(ctx context.Context, e *client.Client, name string, size bool) (json.RawMessage, error) {
 		return e.ContainerInspectRaw(ctx, name, size)
-	}, container.Typed},
+	}, container.Typed, false},
 	{"image", func(ctx context.Context, e *client.Client, name string, _ bool) (json.RawMessage, error) {
 		return e.ImageInspectRaw(ctx, name, "")
-	}, image.Typed},
+	}, image.Typed, false},
 	{"network", func(ctx context.Context, e *client.Client, name string, _ bool) (json.RawMessage, error) {
 		return e.NetworkInspectRaw(ctx, name, false)
-	}, network.Typed},
+	}, network.Typed, false},
 	{"volume", func(ctx context.Context, e *client.Client, name string, _ bool) (json.RawMessage, error) {
 		return e.VolumeInspectRaw(ctx, name)
-	}, volume.Typed},
+	}, volume.Typed, false},
+	{"service", func(ctx context.Context, e *client.Client, name string, _ bool) (json.RawMessage, error) {
+		return e.ServiceInspectRaw(ctx, name, true)
+	}, service.Typed, true},
+	{"task", func(ctx context.Context, e *client.Client, name string, _ bool) (json.RawMessage, error) {
+		return e.TaskInspectRaw(ctx, name)
+	}, task.Typed, true},
+	{"node", func(ctx context.Context, e *client.Client, name string, _ bool) (json.RawMessage, error) {
+		return e.NodeInspectRaw(ctx, name)
+	}, node.Typed, true},
 }
 
 func newInspect(c *cli.CLI) *cobra.Command {
@@ -45,7 +58,7 @@ func newInspect(c *cli.CLI) *cobra.Command {
 		Use: "inspect [OPTIONS] NAME|ID [NAME|ID...]", Short: "Return low-level information on Sampan objects", Args: cli.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if only != "" {
-				if err := cli.OneOf("--type", only, "container", "image", "network", "volume"); err != nil {
+				if err := cli.OneOf("--type", only, "container", "image", "network", "node", "service", "task", "volume"); err != nil {
 					return err
 				}
 			}
@@ -75,6 +88,9 @@ func find(ctx context.Context, engine *client.Client, name, only string, size bo
 		if err == nil {
 			typed, err := k.typed(raw)
 			return typed, raw, err
+		}
+		if only == "" && k.swarm && fault.Is(err, fault.Unavailable) {
+			break // the daemon is no manager
 		}
 		// A name that one kind cannot have (an upper-case image) may be another's.
 		if only != "" || !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Invalid) {
