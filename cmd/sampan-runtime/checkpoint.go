@@ -126,7 +126,7 @@ func (p *program) restore(id string, b *creation, o *runtime.RestoreOptions, det
 	if detach {
 		return nil
 	}
-	relay, err := newForeground(container.Console(), container.Pid(), container.PidFD())
+	relay, err := newForeground(foregroundSignals(), container.Console(), container.Pid(), container.PidFD())
 	stop()
 	if err != nil {
 		return errors.Join(err, container.Delete(context.Background(), true))

@@ -31,6 +31,7 @@ type creation struct {
 	pidfdSocket                    string
 	noPivot, noNewKeyring          bool
 	preserve                       int
+	begun                          func() // see runtime.CreateOptions
 }
 
 func (c *creation) flags(f *pflag.FlagSet) {
@@ -47,8 +48,9 @@ func createFlags(p *program, f *pflag.FlagSet) action {
 	var c creation
 	c.flags(f)
 	return func(args []string) error {
-		ctx, stop := interruptible()
+		ctx, watch, stop := interruptibleLater()
 		defer stop()
+		c.begun = watch
 		spec, err := c.spec()
 		if err != nil {
 			return err
@@ -68,6 +70,19 @@ func createFlags(p *program, f *pflag.FlagSet) action {
 // then undone.
 func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+}
+
+// interruptibleLater is interruptible from when watch is called. Go asks for a signal in a thread of its own, which
+// takes as long as much of what a start is made of: it is done while a process starts.
+func interruptibleLater() (ctx context.Context, watch func(), stop context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	unwatch := func() {}
+	watch = func() {
+		var watched context.Context
+		watched, unwatch = interruptible()
+		context.AfterFunc(watched, func() { cancel(context.Cause(watched)) })
+	}
+	return ctx, watch, func() { unwatch(); cancel(nil) }
 }
 
 // spec reads the bundle's config.json.
@@ -138,7 +153,7 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 	}
 	c, err := r.Create(ctx, id, runtime.CreateOptions{
 		Bundle: bundle, Spec: spec, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: files,
-		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot,
+		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot, Begun: o.begun,
 	})
 	if fault.Is(err, fault.Exists) {
 		return nil, fault.New(fault.Exists, "container with given ID already exists")

@@ -112,7 +112,7 @@ func (p *program) exec(e *execution, args []string) (code int, err error) {
 	if e.detach {
 		return 0, nil
 	}
-	relay, err := newForeground(made.Console(), made.Pid(), made.PidFD())
+	relay, err := newForeground(foregroundSignals(), made.Console(), made.Pid(), made.PidFD())
 	stop()
 	if err != nil {
 		return 0, errors.Join(err, unix.PidfdSendSignal(int(made.PidFD().Fd()), unix.SIGKILL, nil, 0))

@@ -14,11 +14,15 @@ import (
 	"github.com/sampan-project/sampan/core/linux"
 )
 
-// notForwarded are signals that are about this process and not about the container's.
-var notForwarded = map[os.Signal]bool{
-	unix.SIGCHLD: true, unix.SIGURG: true, unix.SIGWINCH: true, unix.SIGPIPE: true,
-	// Go's own: a fault of this program.
-	unix.SIGSEGV: true, unix.SIGBUS: true, unix.SIGFPE: true,
+// forwarded says of a signal that it is not about this process but about the container's.
+func forwarded(s unix.Signal) bool {
+	switch s {
+	case unix.SIGCHLD, unix.SIGURG, unix.SIGWINCH, unix.SIGPIPE:
+		return false
+	case unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE: // Go's own: a fault of this program
+		return false
+	}
+	return true
 }
 
 // foreground is a process that is waited for: signals go to it, and its terminal is connected with ours.
@@ -35,10 +39,17 @@ var common = []os.Signal{
 	unix.SIGCHLD, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGWINCH,
 }
 
-// newForeground makes a child of ours the one in the foreground. console is its terminal, or nil.
-func newForeground(console *os.File, pid int, pidfd *os.File) (*foreground, error) {
-	f := &foreground{pid: pid, pidfd: pidfd, signals: make(chan os.Signal, 64)}
-	signal.Notify(f.signals, common...)
+// foregroundSignals are those for newForeground.
+func foregroundSignals() chan os.Signal {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, common...)
+	return signals
+}
+
+// newForeground makes a child of ours the one in the foreground. signals are those that have come since
+// foregroundSignals was called, console is its terminal, or nil.
+func newForeground(signals chan os.Signal, console *os.File, pid int, pidfd *os.File) (*foreground, error) {
+	f := &foreground{pid: pid, pidfd: pidfd, signals: signals}
 	// Each signal costs the Go runtime a round between threads, all of them several milliseconds: what is
 	// rarely sent can wait until the container has outlived that.
 	f.rest = time.AfterFunc(50*time.Millisecond, func() { signal.Notify(f.signals) })
@@ -107,7 +118,7 @@ func (f *foreground) handle(sig os.Signal) {
 	switch s, ok := sig.(unix.Signal); {
 	case sig == unix.SIGWINCH && f.terminal != nil:
 		f.terminal.resize()
-	case ok && !notForwarded[sig]:
+	case ok && forwarded(s):
 		linux.Signal(f.pidfd, s) //nolint:errcheck // it may have ended
 	}
 }

@@ -51,7 +51,7 @@ func asRunc(groups []string, a slog.Attr) slog.Attr {
 	case slog.LevelKey:
 		return slog.String(a.Key, strings.ToLower(a.Value.String()))
 	case slog.TimeKey:
-		return slog.String(a.Key, a.Value.Time().Format(time.RFC3339))
+		return slog.String(a.Key, a.Value.Time().UTC().Format(time.RFC3339)) // the local one is in a file
 	}
 	return a
 }

@@ -90,10 +90,6 @@ func verbs() []verb {
 }
 
 func main() {
-	// Before anything else: every start of a container comes through here.
-	if len(os.Args) > 1 && os.Args[1] == "init" {
-		runtime.Init()
-	}
 	// A verb does one thing after the other, and threads that look for more to do take time from it. The
 	// monitor, which has more, takes it back.
 	goruntime.GOMAXPROCS(1)

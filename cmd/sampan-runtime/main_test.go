@@ -21,18 +21,18 @@ import (
 
 	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/linux"
-	"github.com/sampan-project/sampan/core/runtime"
 )
 
 // asProgram makes the test's own program sampan-runtime.
 const asProgram = "SAMPAN_RUNTIME_TEST"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "init" {
-		runtime.Init()
-	}
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(os.Args[1:]))
+	}
+	// A program with the race detector sleeps for a second before it ends, and the tests start hundreds.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=0") //nolint:errcheck // a valid name
 	}
 	os.Exit(testStatic(m))
 }

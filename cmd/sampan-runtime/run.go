@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -18,8 +19,15 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 	keep := f.Bool("keep", false, "do not delete the container when it has ended")
 	noSubreaper := f.Bool("no-subreaper", false, "do not become the parent of processes that lose theirs")
 	return func(args []string) error {
-		ctx, stop := interruptible()
+		ctx, watch, stop := interruptibleLater()
 		defer stop()
+		var signals chan os.Signal
+		c.begun = func() {
+			watch()
+			if !*detach {
+				signals = foregroundSignals()
+			}
+		}
 		spec, err := c.spec()
 		if err != nil {
 			return err
@@ -47,7 +55,7 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 			}
 			return notify.forward(container, container.Pid())
 		}
-		relay, err := newForeground(container.Console(), container.Pid(), container.PidFD())
+		relay, err := newForeground(signals, container.Console(), container.Pid(), container.PidFD())
 		if err == nil {
 			err = p.startNew(ctx, container)
 		} else {

@@ -204,6 +204,26 @@ func (m *Manager) Tasks() ([]*os.File, error) {
 	return files, nil
 }
 
+// Joins are the files through which a process that is there already joins the cgroups, by writing "0" to each in its
+// first thread: Tasks, which take that thread alone, and for a cgroup that the container has in the unified
+// hierarchy its cgroup.procs, which takes the process and costs what Add does.
+func (m *Manager) Joins() ([]*os.File, error) {
+	files, err := m.Tasks()
+	u := m.host.unified
+	if err != nil || u == nil || !exists(u.mount+m.path) {
+		return files, err
+	}
+	name := u.mount + m.path + "/cgroup.procs"
+	fd, err := retryOpen(name, unix.O_WRONLY|unix.O_CLOEXEC)
+	if err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return append(files, os.NewFile(uintptr(fd), name)), nil
+}
+
 // Add moves a process, with all its threads, into the container's cgroups.
 func (m *Manager) Add(pid int) error {
 	joined := m.joined()

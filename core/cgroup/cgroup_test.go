@@ -512,6 +512,17 @@ func TestHybrid(t *testing.T) {
 		t.Fatalf("directory %v, %v", dir, err)
 	}
 	dir.Close()
+	// There is no "tasks" in the unified hierarchy, and who is there already joins it as a whole.
+	files, err := m.Joins()
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for i, f := range files {
+		if last := i == len(files)-1; strings.HasPrefix(f.Name(), h.unified.mount+"/") != last || strings.HasSuffix(f.Name(), "/cgroup.procs") != last {
+			t.Errorf("file %d of %d is %s", i, len(files), f.Name())
+		}
+		f.Close()
+	}
 	cmd := sleeper(t, m, "exec sleep 60")
 	for _, hierarchy := range []*hierarchy{h.unified, h.of("memory")} {
 		if procs, err := readFile(hierarchy.mount + m.path + "/cgroup.procs"); err != nil || procs != fmt.Sprint(cmd.Process.Pid) {

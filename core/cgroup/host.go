@@ -41,10 +41,16 @@ func (h *host) of(controller string) *hierarchy {
 	return nil
 }
 
+// UnifiedMounted reports whether /sys/fs/cgroup is the unified hierarchy. It is what tells cgroup v2 from others
+// without looking for them.
+func UnifiedMounted() bool {
+	var st unix.Statfs_t
+	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}
+
 var thisHost = sync.OnceValues(func() (*host, error) {
 	var h *host
-	var st unix.Statfs_t
-	if unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+	if UnifiedMounted() {
 		h = &host{unified: &hierarchy{mount: "/sys/fs/cgroup", unified: true}}
 		h.all = []*hierarchy{h.unified}
 	} else {
@@ -125,5 +131,8 @@ func legacyControllers(options string) []string {
 
 // unescape undoes the octal escapes of mountinfo.
 func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }

@@ -19,11 +19,29 @@ func Socketpair() (a, b *os.File, err error) {
 	return os.NewFile(uintptr(pair[0]), "socketpair"), os.NewFile(uintptr(pair[1]), "socketpair"), nil
 }
 
+// maxFiles bounds the files that come along with a message: more are not received.
+const maxFiles = 64
+
 // SendFile sends data and a file over a unix stream socket.
 func SendFile(socket *os.File, data []byte, file *os.File) error {
+	if file == nil {
+		return SendFiles(socket, data)
+	}
+	return SendFiles(socket, data, file)
+}
+
+// SendFiles sends data and files over a unix stream socket.
+func SendFiles(socket *os.File, data []byte, files ...*os.File) error {
+	if len(files) > maxFiles {
+		return fmt.Errorf("sendmsg: %d files, expected at most %d", len(files), maxFiles)
+	}
 	var rights []byte
-	if file != nil {
-		rights = unix.UnixRights(int(file.Fd()))
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		rights = unix.UnixRights(fds...)
 	}
 	for {
 		n, err := unix.SendmsgN(int(socket.Fd()), data, rights, nil, unix.MSG_NOSIGNAL)
@@ -47,7 +65,7 @@ type Receiver struct {
 
 // Read reads bytes; io.EOF when the other side has closed or died.
 func (r *Receiver) Read(p []byte) (int, error) {
-	oob := make([]byte, unix.CmsgSpace(4*4))
+	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(int(r.Socket.Fd()), p, oob, unix.MSG_CMSG_CLOEXEC)
 		switch {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,6 +71,28 @@ func TestFilesComeWithTheirData(t *testing.T) {
 	}
 	if f := r.Take(); f != nil {
 		t.Errorf("one more file: %s", f.Name())
+	}
+}
+
+// As many files as a message may have come with its first byte; more are refused before anything is sent.
+func TestFilesComeTogether(t *testing.T) {
+	a, b := pair(t)
+	file := named(t, "f")
+	files := slices.Repeat([]*os.File{file}, maxFiles)
+	if err := SendFiles(a, []byte("xy"), files...); err != nil {
+		t.Fatal(err)
+	}
+	r := &Receiver{Socket: b}
+	defer r.Close()
+	if n, err := r.Read(make([]byte, 1)); n != 1 || err != nil || len(r.Files) != maxFiles {
+		t.Errorf("%d bytes, %v, %d files, expected 1 and %d", n, err, len(r.Files), maxFiles)
+	}
+	if err := SendFiles(a, []byte("z"), append(files, file)...); err == nil || !strings.Contains(err.Error(), "expected at most 64") {
+		t.Errorf("one file more: %v", err)
+	}
+	a.Close()
+	if rest, err := io.ReadAll(r); string(rest) != "y" || err != nil || len(r.Files) != maxFiles {
+		t.Errorf("then %q, %v, %d files", rest, err, len(r.Files))
 	}
 }
 

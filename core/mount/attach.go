@@ -155,7 +155,7 @@ func (m Mount) prepareBind(root *linux.Root, tree *os.File, o *Options) (mnt, ta
 	}
 	switch {
 	case errors.Is(err, unix.ENOTDIR): // a file is at the directory's place, or on the way
-		err = errKinds
+		err = otherKind()
 	case err == nil && !dir:
 		err = sameKind(target)
 	}
@@ -166,15 +166,17 @@ func (m Mount) prepareBind(root *linux.Root, tree *os.File, o *Options) (mnt, ta
 	return mnt, target, nil
 }
 
-// errKinds is a file bound on a directory or the reverse, in the words of Docker, on which people
+// otherKind is the error of a file bound on a directory or the reverse, in the words of Docker, on which people
 // search. move_mount(2) only knows the first three.
-var errKinds = fault.New(fault.Invalid, "%w: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type", unix.ENOTDIR)
+func otherKind() error {
+	return fault.New(fault.Invalid, "%w: Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type", unix.ENOTDIR)
+}
 
 // sameKind refuses a directory as the place of a file.
 func sameKind(target *os.File) error {
 	dir, err := linux.IsDir(target)
 	if err == nil && dir {
-		err = errKinds
+		err = otherKind()
 	}
 	return err
 }
@@ -191,9 +193,8 @@ func (o *Options) keepMode(target *os.File) {
 
 // virtual are filesystems whose superblock is shared with other mounts or has nothing to write to:
 // "ro" is an attribute of the mount there and not of the filesystem.
-var virtual = map[string]bool{
-	"proc": true, "sysfs": true, "tmpfs": true, "devpts": true, "mqueue": true, "cgroup": true, "cgroup2": true,
-	"debugfs": true, "tracefs": true, "securityfs": true, "bpf": true,
+var virtual = []string{
+	"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "bpf",
 }
 
 // filesystem makes a filesystem and returns a detached mount of it.
@@ -209,7 +210,7 @@ func (m Mount) filesystem(o *Options) (*os.File, error) {
 		}
 	}
 	flags := slices.Clone(o.Superblock)
-	if o.Set&unix.MOUNT_ATTR_RDONLY != 0 && !virtual[m.Type] {
+	if o.Set&unix.MOUNT_ATTR_RDONLY != 0 && !slices.Contains(virtual, m.Type) {
 		flags = append(flags, "ro")
 	}
 	for _, flag := range flags {

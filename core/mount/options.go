@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,63 +27,82 @@ type Propagation struct {
 	Recursive bool
 }
 
-// attribute is what one option does to the attributes of a mount.
-type attribute struct{ set, clear uint64 }
+// The tables are lists and no maps, which would be filled at the start of every process that has this package, and of
+// which a container has two (docs/performance.md).
 
-// atime values are a field of two bits, which must be cleared to be set (mount_setattr(2)).
-var attributes = map[string]attribute{
-	"ro":          {set: unix.MOUNT_ATTR_RDONLY},
-	"rw":          {clear: unix.MOUNT_ATTR_RDONLY},
-	"nosuid":      {set: unix.MOUNT_ATTR_NOSUID},
-	"suid":        {clear: unix.MOUNT_ATTR_NOSUID},
-	"nodev":       {set: unix.MOUNT_ATTR_NODEV},
-	"dev":         {clear: unix.MOUNT_ATTR_NODEV},
-	"noexec":      {set: unix.MOUNT_ATTR_NOEXEC},
-	"exec":        {clear: unix.MOUNT_ATTR_NOEXEC},
-	"nosymfollow": {set: unix.MOUNT_ATTR_NOSYMFOLLOW},
-	"symfollow":   {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
-	"nodiratime":  {set: unix.MOUNT_ATTR_NODIRATIME},
-	"diratime":    {clear: unix.MOUNT_ATTR_NODIRATIME},
-	"noatime":     {set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME},
-	"strictatime": {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
-	"relatime":    {clear: unix.MOUNT_ATTR__ATIME},
-	"atime":       {clear: unix.MOUNT_ATTR__ATIME},
-	// They take back no more than an option before them could have said: what the source of a bind has
-	// may be locked in a user namespace, and a fresh mount has the kernel's default.
-	"norelatime":    {},
-	"nostrictatime": {},
+// attribute is what one option does to the attributes of a mount.
+type attribute struct {
+	name       string
+	set, clear uint64
 }
 
-var propagations = map[string]uint64{
-	"shared": unix.MS_SHARED, "private": unix.MS_PRIVATE, "slave": unix.MS_SLAVE, "unbindable": unix.MS_UNBINDABLE,
+// atime values are a field of two bits, which must be cleared to be set (mount_setattr(2)).
+var attributes = [...]attribute{
+	{name: "ro", set: unix.MOUNT_ATTR_RDONLY},
+	{name: "rw", clear: unix.MOUNT_ATTR_RDONLY},
+	{name: "nosuid", set: unix.MOUNT_ATTR_NOSUID},
+	{name: "suid", clear: unix.MOUNT_ATTR_NOSUID},
+	{name: "nodev", set: unix.MOUNT_ATTR_NODEV},
+	{name: "dev", clear: unix.MOUNT_ATTR_NODEV},
+	{name: "noexec", set: unix.MOUNT_ATTR_NOEXEC},
+	{name: "exec", clear: unix.MOUNT_ATTR_NOEXEC},
+	{name: "nosymfollow", set: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	{name: "symfollow", clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	{name: "nodiratime", set: unix.MOUNT_ATTR_NODIRATIME},
+	{name: "diratime", clear: unix.MOUNT_ATTR_NODIRATIME},
+	{name: "noatime", set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME},
+	{name: "strictatime", set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
+	{name: "relatime", clear: unix.MOUNT_ATTR__ATIME},
+	{name: "atime", clear: unix.MOUNT_ATTR__ATIME},
+	// They take back no more than an option before them could have said: what the source of a bind has
+	// may be locked in a user namespace, and a fresh mount has the kernel's default.
+	{name: "norelatime"},
+	{name: "nostrictatime"},
+}
+
+func attributeOf(name string) (attribute, bool) {
+	for _, a := range &attributes {
+		if a.name == name {
+			return a, true
+		}
+	}
+	return attribute{}, false
+}
+
+var propagations = [...]struct {
+	name string
+	kind uint64
+}{
+	{"shared", unix.MS_SHARED}, {"private", unix.MS_PRIVATE}, {"slave", unix.MS_SLAVE}, {"unbindable", unix.MS_UNBINDABLE},
+}
+
+func propagationOf(name string) (kind uint64, ok bool) {
+	for _, p := range &propagations {
+		if p.name == name {
+			return p.kind, true
+		}
+	}
+	return 0, false
 }
 
 // superblock are flags of a filesystem, as fs_context.c of the kernel names them.
-var superblock = map[string]bool{
-	"sync": true, "async": true, "dirsync": true, "lazytime": true, "nolazytime": true, "mand": true, "nomand": true,
-}
+var superblock = []string{"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"}
 
 // ignored are options without a meaning to a modern kernel, or for programs other than the kernel.
-var ignored = map[string]bool{
-	"defaults": true, "silent": true, "loud": true, "iversion": true, "noiversion": true, "acl": true, "noacl": true,
-	"auto": true, "noauto": true, "user": true, "nouser": true, "_netdev": true, "nofail": true,
+var ignored = []string{
+	"defaults", "silent", "loud", "iversion", "noiversion", "acl", "noacl", "auto", "noauto", "user", "nouser", "_netdev", "nofail",
 }
 
 // Known are the names of the options that are not passed to a filesystem's driver.
 func Known() []string {
 	names := []string{"bind", "rbind", "tmpcopyup", "idmap", "ridmap"}
-	for name := range attributes {
-		names = append(names, name, "r"+name)
+	for _, a := range &attributes {
+		names = append(names, a.name, "r"+a.name)
 	}
-	for name := range propagations {
-		names = append(names, name, "r"+name)
+	for _, p := range &propagations {
+		names = append(names, p.name, "r"+p.name)
 	}
-	for _, set := range []map[string]bool{superblock, ignored} {
-		for name := range set {
-			names = append(names, name)
-		}
-	}
-	return names
+	return append(append(names, superblock...), ignored...)
 }
 
 // ParseOptions sorts the options of a mount. Later options win over earlier ones, as in fstab(5).
@@ -107,20 +127,20 @@ func (m Mount) ParseOptions() (Options, error) {
 }
 
 func (o *Options) add(option string) error {
-	if a, ok := attributes[option]; ok {
+	if a, ok := attributeOf(option); ok {
 		apply(&o.Set, &o.Clear, a)
 		return nil
 	}
-	if typ, ok := propagations[option]; ok {
+	if typ, ok := propagationOf(option); ok {
 		o.Propagation = append(o.Propagation, Propagation{Type: typ})
 		return nil
 	}
 	if inner, ok := strings.CutPrefix(option, "r"); ok {
-		if a, ok := attributes[inner]; ok {
+		if a, ok := attributeOf(inner); ok {
 			apply(&o.SetTree, &o.ClearTree, a)
 			return nil
 		}
-		if typ, ok := propagations[inner]; ok {
+		if typ, ok := propagationOf(inner); ok {
 			o.Propagation = append(o.Propagation, Propagation{typ, true})
 			return nil
 		}
@@ -141,9 +161,9 @@ func (o *Options) add(option string) error {
 		return fault.New(fault.NotImplemented, "mount option %q: only fresh mounts are made", option)
 	default:
 		switch {
-		case superblock[option]:
+		case slices.Contains(superblock, option):
 			o.Superblock = append(o.Superblock, option)
-		case !ignored[option]:
+		case !slices.Contains(ignored, option):
 			o.Data = append(o.Data, option)
 		}
 	}

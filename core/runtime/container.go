@@ -28,12 +28,13 @@ type Container struct {
 	dir     string
 	record  record
 
-	mu      sync.Mutex
-	cgroup  *cgroup.Manager
-	bus     *systemd.Bus        // while the container is made
-	placing func(pid int) error // lets systemd make its cgroup with the first process in it; nil: it is made by us
-	pidfd   *os.File
-	console *os.File
+	mu       sync.Mutex
+	cgroup   *cgroup.Manager
+	bus      *systemd.Bus        // while the container is made
+	placing  func(pid int) error // lets systemd make its cgroup with the first process in it; nil: it is made by us
+	grouping func() error        // makes its cgroups; nil: they are there, or systemd makes them
+	pidfd    *os.File
+	console  *os.File
 }
 
 // ID is the container's name below the root.

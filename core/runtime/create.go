@@ -57,15 +57,16 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	var now, few *specs.LinuxResources
 	if r.options.SystemdCgroup || o.SystemdCgroup {
 		defer c.hangUp()
+		o.begun()
 		err = c.prepareUnit(ctx, limits)
 	} else {
 		now, few = withoutFewPids(o.Spec.Linux.Resources)
-		err = c.makeCgroup(now, limits)
+		c.grouping = func() error { return c.makeCgroup(now, limits) }
+		if cgroup.UnifiedMounted() {
+			err = c.group()
+		}
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err = c.delegate(); err != nil {
 		return nil, err
 	}
 	if err = c.launch(ctx, o, filter); err != nil {
@@ -76,6 +77,27 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	}
 	r.log.Debug("created", "container", id, "pid", c.Pid(), "cgroup", c.record.Cgroup)
 	return c, nil
+}
+
+// begun calls Begun the first time.
+func (o *CreateOptions) begun() {
+	if o.Begun != nil {
+		o.Begun()
+		o.Begun = nil
+	}
+}
+
+// group makes the cgroups, when there is still something to be done for them.
+func (c *Container) group() error {
+	if c.grouping == nil {
+		return nil
+	}
+	err := c.grouping()
+	c.grouping = nil
+	if err != nil {
+		return err
+	}
+	return c.delegate()
 }
 
 // fewPids is more threads than the init has. It is a Go program, of whose threads all but one go with execve(2).
@@ -203,6 +225,15 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	if st, err := linux.Fstat(c.runtime.options.Init); err == nil {
 		c.record.Init = st.Ino
 	}
+	joins, err := c.joins()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range joins {
+			f.Close()
+		}
+	}()
 	if err := c.save(); err != nil {
 		return err
 	}
@@ -231,6 +262,7 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 		Clamp: o.ClampDefaults, State: c.state(specs.StateCreating), CgroupMounts: cgroupMounts(c.cgroup), Unified: c.cgroup.Unified(),
 	}
 	config.NoNewKeyring, config.NoPivot = o.NoNewKeyring, o.NoPivot
+	config.OwnCgroup = made&unix.CLONE_NEWCGROUP != 0 && spawn.Unshare&unix.CLONE_NEWCGROUP == 0
 	if path := c.record.Spec.Root.Path; filepath.IsAbs(path) {
 		config.Rootfs = path
 	} else {
@@ -257,9 +289,10 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 		}
 	}
 	return c.converse(ctx, child, func() error {
-		if err := d.Send(config); err != nil && !errors.Is(err, unix.EPIPE) {
+		if err := d.Send(config, joins...); err != nil && !errors.Is(err, unix.EPIPE) {
 			return err
 		}
+		o.begun()
 		err := d.Created()
 		c.console = d.Console
 		return err
@@ -307,7 +340,7 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 			done()
 		}
 	}()
-	s = &linux.Spawn{Program: c.runtime.options.Init, Args: []string{"sampan-runtime", "init"}, Env: initEnv}
+	s = &linux.Spawn{Program: c.runtime.options.Init, Args: []string{"sampan-runtime", initproc.Verb}, Env: initEnv}
 	for _, at := range order() {
 		n := namespaces[at]
 		i := slices.IndexFunc(o.Spec.Linux.Namespaces, func(of specs.LinuxNamespace) bool { return of.Type == n.name })
@@ -328,7 +361,10 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 		}
 	}
 	// The cgroup namespace begins where the process is when it makes it: after it has joined.
-	s.Flags, s.Unshare = made&^unix.CLONE_NEWCGROUP, int(made&unix.CLONE_NEWCGROUP)
+	s.Flags = made &^ unix.CLONE_NEWCGROUP
+	if c.grouping == nil {
+		s.Unshare = int(made & unix.CLONE_NEWCGROUP)
+	}
 	c.userSpawn(s, o.Spec, made)
 	files, err := c.place(s)
 	opened = append(opened, files...)
@@ -340,9 +376,20 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 	return s, made, done, err
 }
 
+// joins makes the cgroups that the first process has not begun in, and opens what it joins them through.
+func (c *Container) joins() ([]*os.File, error) {
+	if c.grouping == nil {
+		return nil, nil
+	}
+	if err := c.group(); err != nil || c.record.NoCgroup {
+		return nil, err
+	}
+	return c.cgroup.Joins()
+}
+
 // place lets the process begin in the container's cgroups.
 func (c *Container) place(s *linux.Spawn) (opened []*os.File, err error) {
-	if c.record.NoCgroup {
+	if c.record.NoCgroup || c.grouping != nil {
 		return nil, nil
 	}
 	if c.placing != nil {

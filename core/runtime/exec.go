@@ -73,7 +73,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 
 func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, filter *initproc.Filter) (_ *Process, err error) {
 	s := &linux.Spawn{
-		Program: c.runtime.options.Init, Args: []string{"sampan-runtime", "init"}, Env: initEnv,
+		Program: c.runtime.options.Init, Args: []string{"sampan-runtime", initproc.Verb}, Env: initEnv,
 		// One call enters all namespaces of the first process, or none.
 		Join: []linux.Join{{File: first, Type: int(c.record.Namespaces)}},
 		Fork: c.record.Namespaces&unix.CLONE_NEWPID != 0,

@@ -6,6 +6,8 @@
 //	Create   validates the spec, writes the record, makes the cgroup, starts this program,
 //	         sealed, into the namespaces (core/linux, Spawn) and lets it make the filesystem
 //	         (core/runtime/initproc). It then waits on a listening socket in the container's directory.
+//	         On cgroup v1 the cgroups are made while the program starts, which is the longer part of
+//	         both. It joins them itself before it does anything.
 //	Start    calls that socket, from this process or any other, and hears what execve(2) came to.
 //	Exec     starts a further process into namespaces and cgroup.
 //	Delete   ends what is left, removes cgroup, record and directory.
@@ -40,7 +42,6 @@ import (
 	"github.com/sampan-project/sampan/core/cgroup"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/mount"
-	"github.com/sampan-project/sampan/core/runtime/initproc"
 )
 
 // Options say where a Runtime keeps its containers and what runs inside them.
@@ -86,6 +87,9 @@ type CreateOptions struct {
 	ClampDefaults bool
 	// SystemdCgroup: systemd makes the cgroup of this one, as with that of Options of all.
 	SystemdCgroup bool
+	// Begun, unless nil, is called once before Create waits for somebody else: for the first process, which makes the
+	// container meanwhile, or for systemd. What the caller has to do too costs no time then.
+	Begun func()
 }
 
 // ExecOptions describe a further process in a running container.
@@ -149,7 +153,3 @@ func (r *Runtime) List() ([]*Container, error) {
 	slices.SortFunc(list, func(a, b *Container) int { return cmp.Compare(a.ID(), b.ID()) })
 	return list, nil
 }
-
-// Init is the init verb: the process inside a container. It does not return, and must be the first
-// thing that the program does.
-func Init() { initproc.Main() }

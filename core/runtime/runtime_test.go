@@ -24,9 +24,6 @@ import (
 
 // The test program is its own init.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "init" {
-		Init()
-	}
 	status := m.Run()
 	if err := cgroup.RemoveEmpty(testCgroup("")); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -15,10 +15,10 @@ import (
 	"github.com/sampan-project/sampan/core/runtime/initproc/wire"
 )
 
-// A message is a kind, the length of its payload (4 bytes, big endian) and the payload. A file may
+// A message is a kind, the length of its payload (4 bytes, big endian) and the payload. Files may
 // come along.
 const (
-	kindConfig   = 'c'
+	kindConfig   = 'c' // with the files of Config.Joins
 	kindConsole  = 't' // with the terminal's master
 	kindWarning  = 'w'
 	kindTree     = 'm' // with the number of a mount, a question; the parent answers with its tree
@@ -60,11 +60,19 @@ func newChannel(socket *os.File) channel {
 	return channel{socket, &linux.Receiver{Socket: socket}}
 }
 
+// send sends a message and a file, or none.
 func (c channel) send(kind byte, payload []byte, file *os.File) error {
+	if file == nil {
+		return c.sendFiles(kind, payload)
+	}
+	return c.sendFiles(kind, payload, file)
+}
+
+func (c channel) sendFiles(kind byte, payload []byte, files ...*os.File) error {
 	message := make([]byte, 5, 5+len(payload))
 	message[0] = kind
 	binary.BigEndian.PutUint32(message[1:], uint32(len(payload)))
-	return linux.SendFile(c.socket, append(message, payload...), file)
+	return linux.SendFiles(c.socket, append(message, payload...), files...)
 }
 
 // receive reads one message; io.EOF when the other side is gone.
@@ -143,16 +151,18 @@ type Dialogue struct {
 // NewDialogue speaks through the socket, which stays the caller's.
 func NewDialogue(socket *os.File) *Dialogue { return &Dialogue{c: newChannel(socket)} }
 
-// Send sends the configuration, without the parts of other systems than Linux.
-func (d *Dialogue) Send(config *Config) error {
+// Send sends the configuration, without the parts of other systems than Linux, and the files of cgroups that the
+// process is to join.
+func (d *Dialogue) Send(config *Config, joins ...*os.File) error {
 	sent, spec := *config, *config.Spec
+	sent.Joins = len(joins)
 	spec.Solaris, spec.Windows, spec.VM, spec.ZOS, spec.FreeBSD = nil, nil, nil, nil, nil
 	sent.Spec = &spec
 	payload, err := wire.Append(make([]byte, 0, 8<<10), &sent)
 	if err != nil {
 		return fmt.Errorf("encode the configuration: %w", err)
 	}
-	return d.c.send(kindConfig, payload, nil)
+	return d.c.sendFiles(kindConfig, payload, joins...)
 }
 
 // ErrEnded is the error of a process that ended without a word: it was killed.

@@ -5,7 +5,8 @@
 // container's namespaces and cgroup (core/linux, Spawn), with these files:
 //
 //	0 1 2   standard streams of the program
-//	3       the channel to core/runtime: configuration in; console, warnings, outcome out
+//	3       the channel to core/runtime: configuration in, with what joins the cgroups that were made meanwhile;
+//	        console, warnings, outcome out
 //	4       Create only: the listening socket on which Start calls
 //	5...    the files that the caller passes on to the program
 //
@@ -22,7 +23,6 @@ package initproc
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -58,6 +58,11 @@ type Config struct {
 	CgroupMounts map[string]string
 	Unified      bool
 
+	// Joins: so many files of cgroups come along, which this process joins first, as it was started before they
+	// were made. OwnCgroup: after that it makes a cgroup namespace.
+	Joins     int
+	OwnCgroup bool
+
 	Filter *Filter
 	Extra  int  // files that are passed on to the program from number 3
 	Hooks  bool // wait for the parent to run prestart and createRuntime hooks
@@ -86,11 +91,21 @@ type process struct {
 	shown  *os.File   // root of what the container sees at /proc; nil when nothing was mounted there
 }
 
-// Main is the whole process. It does not return.
-func Main() {
-	// Credentials, capabilities and seccomp filters belong to a thread, and the thread that calls
-	// execve gives its own to the program.
-	runtime.LockOSThread()
+// Verb is the argument that makes the program that has this package this process, and no other.
+const Verb = "init"
+
+// The process is over before main begins. So most packages that it does not need are not initialised, which costs every
+// container (docs/performance.md). And it is the program's first thread, in which the Go runtime keeps the
+// initialisation: credentials, capabilities, cgroups of v1 and seccomp filters belong to a thread, the one that calls
+// execve(2) gives its own to the program, and the first one is what others see as the process.
+func init() {
+	if len(os.Args) == 2 && os.Args[1] == Verb {
+		run()
+	}
+}
+
+// run is the whole process. It does not return.
+func run() {
 	p := &process{parent: newChannel(os.NewFile(channelFile, "channel"))}
 	if err := p.run(); err != nil {
 		p.parent.fail(err)
@@ -114,10 +129,47 @@ func (p *process) run() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("set not dumpable: %w", err)
 	}
+	if err := p.join(); err != nil {
+		return err
+	}
 	if p.Exec {
 		return p.exec()
 	}
 	return p.create()
+}
+
+// join joins the cgroups that the caller has made meanwhile. The threads that the Go runtime has beside this one
+// stay where they are: they do nothing of their own, and end with execve(2).
+func (p *process) join() error {
+	if p.Joins > 0 && unix.Gettid() != unix.Getpid() {
+		return fmt.Errorf("join cgroup: thread %d is not the first of process %d", unix.Gettid(), unix.Getpid())
+	}
+	for range p.Joins {
+		f := p.parent.in.Take()
+		if f == nil {
+			return fmt.Errorf("join cgroup: expected %d files", p.Joins)
+		}
+		// A thread that moves itself takes no system-wide lock (core/linux, Spawn).
+		_, err := linux.RetryValue(func() (int, error) { return unix.Write(int(f.Fd()), []byte("0")) })
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	if p.Joins > 0 {
+		// The Go runtime holds open what the cgroup has of processor limits in which it began: the caller's.
+		if err := unix.CloseRange(uint(firstExtra+p.Extra), ^uint(0)>>33, 0); err != nil {
+			return fmt.Errorf("close_range: %w", err)
+		}
+	}
+	if !p.OwnCgroup {
+		return nil
+	}
+	// It begins where this process is now.
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	return nil
 }
 
 // exec is the way of a further process.

@@ -243,33 +243,43 @@ func chdir(dir string) error {
 	return nil
 }
 
-var resources = map[string]int{
-	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,
-	"RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
-	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
-	"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
-	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+// resources is a list, as a map would be filled at each start of this program.
+var resources = [...]struct {
+	name   string
+	number int
+}{
+	{"RLIMIT_AS", unix.RLIMIT_AS}, {"RLIMIT_CORE", unix.RLIMIT_CORE}, {"RLIMIT_CPU", unix.RLIMIT_CPU}, {"RLIMIT_DATA", unix.RLIMIT_DATA},
+	{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE}, {"RLIMIT_LOCKS", unix.RLIMIT_LOCKS}, {"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK},
+	{"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE}, {"RLIMIT_NICE", unix.RLIMIT_NICE}, {"RLIMIT_NOFILE", unix.RLIMIT_NOFILE},
+	{"RLIMIT_NPROC", unix.RLIMIT_NPROC}, {"RLIMIT_RSS", unix.RLIMIT_RSS}, {"RLIMIT_RTPRIO", unix.RLIMIT_RTPRIO},
+	{"RLIMIT_RTTIME", unix.RLIMIT_RTTIME}, {"RLIMIT_SIGPENDING", unix.RLIMIT_SIGPENDING}, {"RLIMIT_STACK", unix.RLIMIT_STACK},
 }
 
 // Rlimit is the number that getrlimit(2) has for the limit that a spec names so.
 func Rlimit(name string) (resource int, ok bool) {
-	resource, ok = resources[name]
-	return resource, ok
+	for _, r := range &resources {
+		if r.name == name {
+			return r.number, true
+		}
+	}
+	return 0, false
 }
 
-// Rlimits are the names of the limits that a spec may set.
+// Rlimits are the names of the limits that a spec may set, sorted.
 func Rlimits() []string {
-	names := make([]string, 0, len(resources))
-	for name := range resources {
-		names = append(names, name)
+	names := make([]string, len(resources))
+	for i, r := range &resources {
+		names[i] = r.name
 	}
-	slices.Sort(names)
 	return names
 }
 
 func (p *process) rlimits(limits []specs.POSIXRlimit) error {
 	for _, l := range limits {
-		resource := resources[l.Type]
+		resource, ok := Rlimit(l.Type)
+		if !ok {
+			return &fault.Field{Field: "process.rlimits", Given: l.Type, Expected: "one of " + strings.Join(Rlimits(), ", ")}
+		}
 		limit := unix.Rlimit{Cur: l.Soft, Max: l.Hard}
 		err := unix.Prlimit(0, resource, &limit, nil)
 		if !errors.Is(err, unix.EPERM) {
