@@ -102,8 +102,13 @@ func (c *Client) Host() string { return c.dialer.host }
 // Version returns the API version that requests carry: the newest until a server said otherwise.
 func (c *Client) Version() string { return *c.version.Load() }
 
+// Ahead has n connections opened beside the next one, for the requests after its: each of them begins with the
+// request and not with its connection.
+func (c *Client) Ahead(n int) { c.dialer.wanted.Store(int32(min(n, maxSpare))) }
+
 // Close closes idle connections.
 func (c *Client) Close() error {
+	c.dialer.dropSpare()
 	c.http.CloseIdleConnections()
 	return nil
 }

@@ -63,6 +63,77 @@ func TestErrorsCarryClassAndWords(t *testing.T) {
 	}
 }
 
+// Connections that are opened ahead are those of the requests that follow, also of one that is taken over; what is not
+// used is closed.
+func TestAhead(t *testing.T) {
+	var opened, open atomic.Int32
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/attach") {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello")
+			_ = conn.Close()
+			open.Add(-1)
+		}
+	}), ConnState: func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			opened.Add(1)
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}}
+	go s.Serve(l)   //nolint:errcheck // ends with Close
+	defer s.Close() //nolint:errcheck // the test is over
+	c, err := New(Options{Host: "unix://" + path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	becomes := func(name string, n *atomic.Int32, want int32) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); n.Load() != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d, want %d", name, n.Load(), want)
+			}
+		}
+	}
+	c.Ahead(3)
+	if opened.Load() != 0 {
+		t.Error("connected without a request")
+	}
+	if err := c.ContainerStart(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	becomes("opened", &opened, 4)
+	h, err := c.ContainerAttach(t.Context(), "x", AttachOptions{Stream: true, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(h.Reader); string(got) != "hello" || err != nil {
+		t.Errorf("%q %v", got, err)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := opened.Load(); n != 4 {
+		t.Errorf("%d connections, want 4", n)
+	}
+	becomes("open beside the request's own, after a while", &open, 1)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	becomes("open", &open, 0)
+}
+
 func TestNobodyListens(t *testing.T) {
 	c, err := New(Options{Host: "unix:///nowhere/s.sock"})
 	if err != nil {

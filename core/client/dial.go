@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,14 +31,23 @@ type dialer struct {
 	start   func(context.Context) error
 	once    sync.Once
 	started error
+	wanted  atomic.Int32 // connections that are to be opened ahead, beside the next one
+	spare   chan net.Conn
 }
+
+const (
+	// maxSpare bounds the connections that are opened ahead.
+	maxSpare = 4
+	// spareTime is how long they are kept: a server closes what stays silent.
+	spareTime = 2 * time.Second
+)
 
 func newDialer(o Options) (*dialer, error) {
 	host := o.Host
 	if host == "" {
 		host = DefaultHost
 	}
-	d := &dialer{host: host, start: o.Start}
+	d := &dialer{host: host, start: o.Start, spare: make(chan net.Conn, maxSpare)}
 	scheme, rest, ok := strings.Cut(host, "://")
 	if !ok {
 		return nil, hostError(host)
@@ -142,8 +152,45 @@ func (d *dialer) authority() string {
 	return dummyHost
 }
 
+// ahead opens n connections, for dial to find. That none can be had is not told: dial will say so.
+func (d *dialer) ahead(ctx context.Context, n int) {
+	time.AfterFunc(spareTime, d.dropSpare)
+	for range n {
+		conn, err := d.connect(ctx)
+		if err != nil {
+			return
+		}
+		select {
+		case d.spare <- conn:
+		default:
+			_ = conn.Close() // nothing was sent
+			return
+		}
+	}
+}
+
+// dropSpare closes what was opened ahead and not used.
+func (d *dialer) dropSpare() {
+	for conn := d.takeSpare(); conn != nil; conn = d.takeSpare() {
+		_ = conn.Close() // nothing was sent
+	}
+}
+
+// takeSpare returns a connection that was opened ahead, or nil.
+func (d *dialer) takeSpare() net.Conn {
+	select {
+	case conn := <-d.spare:
+		return conn
+	default:
+		return nil
+	}
+}
+
 // dial opens one connection. When nothing listens on a unix socket it starts the daemon, once.
 func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
+	if conn := d.takeSpare(); conn != nil {
+		return conn, nil
+	}
 	conn, err := d.connect(ctx)
 	if err != nil && d.start != nil && d.network == "unix" && nobodyListens(err) {
 		d.once.Do(func() { d.started = d.start(ctx) })
@@ -154,6 +201,9 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	}
 	if err != nil {
 		return nil, &unreachable{d.explain(err)}
+	}
+	if n := d.wanted.Swap(0); n > 0 && d.network != "ssh" { // there each is a program on both sides
+		go d.ahead(context.WithoutCancel(ctx), int(n))
 	}
 	return conn, nil
 }

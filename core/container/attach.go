@@ -77,6 +77,16 @@ func (m *Manager) Attach(ctx context.Context, ref string, o AttachOptions) (Stre
 // join attaches to the process, or to the one that there will be.
 func (m *Manager) join(ctx context.Context, c *Container, config monitor.AttachConfig) (Stream, error) {
 	c.mu.Lock()
+	for c.binding != nil { // too late for this start: it would miss the first bytes of what it was promised
+		through := c.binding
+		c.mu.Unlock()
+		select {
+		case <-through:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		c.mu.Lock()
+	}
 	if c.removed {
 		c.mu.Unlock()
 		return nil, noSuch(c.id)
@@ -99,26 +109,34 @@ func (m *Manager) join(ctx context.Context, c *Container, config monitor.AttachC
 	return fileStream{f}, nil
 }
 
-// waitingStreams are those that wait for the process.
+// waitingStreams are those that wait for the process. Who attaches from here on waits for bindStreams or
+// settleStreams.
 func (c *Container) waitingStreams() []*lateStream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(c.streams), (*lateStream).closed)
+	c.binding = make(chan struct{})
+	c.streams = slices.DeleteFunc(c.streams, (*lateStream).closed)
+	return slices.Clone(c.streams)
 }
 
-// bindStreams joins the waiting streams to the process, which runs: to some of them there are files already.
-func (m *Manager) bindStreams(ctx context.Context, c *Container, joined []*lateStream, files []*os.File) {
+// bindStreams joins the waiting streams to the process, which runs, by their files.
+func (c *Container) bindStreams(waiting []*lateStream, files []*os.File) {
 	c.mu.Lock()
-	streams := c.streams
 	c.streams, c.bound = nil, true
 	c.mu.Unlock()
-	for i, s := range joined {
+	for i, s := range waiting {
 		s.bind(files[i], nil)
 	}
-	for _, s := range streams { // that came meanwhile
-		if !s.closed() && !slices.Contains(joined, s) {
-			s.bind(m.o.Monitor.Attach(ctx, c.id, "", s.config))
-		}
+	c.settleStreams()
+}
+
+// settleStreams lets those in who attach while a start has the streams.
+func (c *Container) settleStreams() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.binding != nil {
+		close(c.binding)
+		c.binding = nil
 	}
 }
 

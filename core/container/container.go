@@ -7,6 +7,7 @@
 //	Attach   may come before Start: its stream is joined to the process when there is one (attach.go)
 //	Start    network, files, specification, then the monitor creates and starts it (start.go)
 //	exit     the monitor tells; network and monitor let go, restart policy decides (exit.go)
+//	         a container that goes with its end (--rm) is removed there, the record first
 //	Remove   the record goes first, in one transaction with a note of what is left to delete (remove.go)
 //
 // # What is where
@@ -116,7 +117,7 @@ type Manager struct {
 	live        atomic.Pointer[Live]
 	users       userCache
 	closing     atomic.Bool // the daemon ends: nothing is restarted
-	background  sync.WaitGroup
+	background  background
 	ctx         context.Context // ends when the Manager is closed
 	cancel      context.CancelFunc
 	restartGate chan struct{} // bounds how many containers start at once by themselves
@@ -186,6 +187,7 @@ type Container struct {
 	waiters []*waiter
 	streams []*lateStream // attached before there was a process
 	bound   bool          // the monitor has it: who attaches now goes there
+	binding chan struct{} // closed when a start that has taken the streams is through; nil: there is none
 	restart restarter
 	// unwell: it is being stopped because it is unhealthy, and is to be started again.
 	unwell bool
@@ -240,10 +242,47 @@ func (m *Manager) emit(rec *record, action string, more ...string) {
 }
 
 // later runs fn in the background; Close waits for it.
-func (m *Manager) later(fn func()) {
-	m.background.Add(1)
+func (m *Manager) later(fn func()) { m.background.run(fn) }
+
+// background is what a Manager does by itself. It is no sync.WaitGroup, to which nothing may be added from none while
+// it is waited for: here requests come to the end.
+type background struct {
+	mu      sync.Mutex
+	running int
+	none    chan struct{} // closed when none runs any more; nil: nobody waits
+}
+
+func (b *background) run(fn func()) {
+	b.mu.Lock()
+	b.running++
+	b.mu.Unlock()
 	go func() {
-		defer m.background.Done()
+		defer b.done()
 		fn()
 	}()
+}
+
+func (b *background) done() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.running--; b.running == 0 && b.none != nil {
+		close(b.none)
+		b.none = nil
+	}
+}
+
+// wait returns when there is a moment at which none runs. What is begun after it belongs to a Manager that is
+// closed, and ends with its context.
+func (b *background) wait() {
+	b.mu.Lock()
+	if b.running == 0 {
+		b.mu.Unlock()
+		return
+	}
+	if b.none == nil {
+		b.none = make(chan struct{})
+	}
+	none := b.none
+	b.mu.Unlock()
+	<-none
 }

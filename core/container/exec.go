@@ -278,6 +278,27 @@ func (m *Manager) execEnded(id string, exit monitor.Exit) {
 	})
 }
 
+// missedExecs notes the end of the execs that the monitor does not know: they are lost with one that ended. Those
+// that have no process yet are in the hands of who starts them.
+func (m *Manager) missedExecs(ctx context.Context) {
+	lost := map[string]string{} // container of each
+	m.mu.RLock()
+	for id, e := range m.execs {
+		e.container.mu.Lock()
+		if e.running && e.pid != 0 {
+			lost[id] = e.container.id
+		}
+		e.container.mu.Unlock()
+	}
+	m.mu.RUnlock()
+	for id, container := range lost {
+		// Signal 0 only asks (kill(2)).
+		if err := m.o.Monitor.KillExec(ctx, container, id, 0); fault.Is(err, fault.NotFound) {
+			m.execEnded(id, monitor.Exit{Code: lostExit, Lost: true})
+		}
+	}
+}
+
 // endExecs notes that the execs ended with their container.
 func (m *Manager) endExecs(c *Container) {
 	m.mu.RLock()

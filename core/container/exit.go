@@ -48,32 +48,82 @@ func (m *Manager) exit(c *Container, e monitor.Exit) {
 	}
 	c.mu.Unlock()
 
-	// Before the monitor forgets it: whenever a crash comes, one of the two knows the status.
-	if err := m.store.putState(&rec, st); err != nil {
-		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
-	}
-	m.endExecs(c)
-	if e.OOMKilled {
-		m.emit(&rec, "oom")
-	}
-	m.emit(&rec, "die", "exitCode", strconv.Itoa(e.Code), "execDuration", strconv.FormatInt(int64(ran/time.Second), 10))
+	end := &ending{c: c, rec: rec, st: st, exit: e, ran: ran}
 	if gone {
-		m.letGoForever(context.WithoutCancel(m.ctx), &rec)
-	} else {
-		m.letGo(context.WithoutCancel(m.ctx), &rec)
+		m.vanish(end)
+		return
 	}
-
-	c.mu.Lock()
-	c.wake(wire.WaitResponse{StatusCode: int64(e.Code)}, notRunning, nextExit)
-	close(c.ended)
-	c.ended = nil
-	c.mu.Unlock()
-	switch {
-	case gone:
-		if err := m.remove(context.WithoutCancel(m.ctx), c, true); err != nil {
-			m.log.Error("remove a container that has ended", "container", rec.ID, "error", err)
-		}
-	case again:
+	m.rest(end)
+	if again {
 		m.restartLater(c, delay)
 	}
+}
+
+// ending is the end of one run of a container.
+type ending struct {
+	c    *Container
+	rec  record
+	st   runState
+	exit monitor.Exit
+	ran  time.Duration
+}
+
+// tellEnd tells those who listen to events.
+func (m *Manager) tellEnd(e *ending) {
+	m.endExecs(e.c)
+	if e.exit.OOMKilled {
+		m.emit(&e.rec, "oom")
+	}
+	m.emit(&e.rec, "die", "exitCode", strconv.Itoa(e.exit.Code), "execDuration", strconv.FormatInt(int64(e.ran/time.Second), 10))
+}
+
+// over tells those who wait for the end of the run.
+func (e *ending) over() {
+	e.c.mu.Lock()
+	defer e.c.mu.Unlock()
+	e.c.wake(wire.WaitResponse{StatusCode: int64(e.exit.Code)}, notRunning, nextExit)
+	close(e.c.ended)
+	e.c.ended = nil
+}
+
+// rest is the end of a container that stays.
+func (m *Manager) rest(e *ending) {
+	// Before the monitor forgets it: whenever a crash comes, one of the two knows the status.
+	if err := m.store.putState(&e.rec, e.st); err != nil {
+		m.log.Error("write the state of a container", "container", e.rec.ID, "error", err)
+	}
+	m.tellEnd(e)
+	m.letGo(context.WithoutCancel(m.ctx), &e.rec)
+	e.over()
+}
+
+// vanish is the end of a container that goes with it. It is struck first, instead of a state being written that
+// nobody would read: a daemon that dies before finds its end at the monitor, and one that dies after has the note of
+// what is left, while its process and its places in networks, of which no container is known, are removed
+// at the next start. Then everything is let go of at once.
+func (m *Manager) vanish(e *ending) {
+	ctx := context.WithoutCancel(m.ctx)
+	op := m.o.Operations.Begin("container", "remove", e.rec.ID)
+	g, err := m.strike(e.c, true)
+	if err != nil {
+		m.log.Error("remove a container that has ended", "container", e.rec.ID, "error", err)
+		m.rest(e)
+		op.End(err)
+		return
+	}
+	m.tellEnd(e)
+	removed := make(chan error, 1)
+	layers := func() { removed <- m.removeLayers(ctx, g) }
+	// With its namespace of process IDs all processes have ended: nobody writes into the layer any more.
+	if e.rec.Host.PidMode == "" {
+		go layers()
+		m.letGoForever(ctx, &e.rec)
+	} else {
+		m.letGoForever(ctx, &e.rec)
+		layers()
+	}
+	err = <-removed
+	e.over()
+	m.bury(e.c, g, err)
+	op.End(err)
 }

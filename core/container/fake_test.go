@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -62,7 +63,8 @@ func (h *house) open(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Manager, err = New(Options{DB: h.db, RunDB: h.run, Images: fakeImages{}, Layers: h.layers, Network: h.network,
-		Volumes: volumes, Monitor: h.monitor, Events: event.NewLog(), Root: h.root, ExecRoot: filepath.Join(h.root, "exec")})
+		Volumes: volumes, Monitor: h.monitor, Events: event.NewLog(), Root: h.root, ExecRoot: filepath.Join(h.root, "exec"),
+		CgroupParent: "sampan-" + filepath.Base(filepath.Dir(h.root))}) // not there: what other engines of this machine have is not this one's
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +80,7 @@ func (h *house) open(t *testing.T) {
 func (h *house) crash(t *testing.T) {
 	t.Helper()
 	h.cancel()
-	h.background.Wait()
+	h.background.wait()
 	if err := errors.Join(h.db.Close(), h.run.Close()); err != nil {
 		t.Error(err)
 	}
@@ -132,8 +134,11 @@ type fakeMonitor struct {
 	startErr error
 	created  func(id string)     // what Run does when there is a process, before it runs
 	ended    func(execID string) // tells the end of an exec
+	execs    []string            // that run
 	deaf     bool
-	Monitor  // what is not faked panics
+
+	discarded func() // what Discard does first
+	Monitor          // what is not faked panics
 }
 
 // Forward carries nothing: the networks of these tests publish nothing on IPv6.
@@ -244,7 +249,19 @@ func (f *fakeMonitor) Delete(_ context.Context, id string, force bool) error {
 	return nil
 }
 
-func (f *fakeMonitor) Discard(ctx context.Context, id string) error { return f.Delete(ctx, id, true) }
+func (f *fakeMonitor) Discard(ctx context.Context, id string) error {
+	if f.discarded != nil {
+		f.discarded()
+	}
+	return f.Delete(ctx, id, true)
+}
+
+func (f *fakeMonitor) KillExec(_ context.Context, _, execID string, _ int) error {
+	if !slices.Contains(f.execs, execID) {
+		return fault.New(fault.NotFound, "No such exec instance: %s", execID)
+	}
+	return nil
+}
 
 func (f *fakeMonitor) Attach(_ context.Context, id, _ string, _ monitor.AttachConfig) (*os.File, error) {
 	f.mu.Lock()

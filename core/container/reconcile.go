@@ -228,6 +228,7 @@ func (m *Manager) rewatch() (<-chan monitor.Event, error) {
 	for c, e := range ended {
 		m.later(func() { m.exit(c, e) })
 	}
+	m.later(func() { m.missedExecs(m.ctx) })
 	return events, nil
 }
 

@@ -83,14 +83,24 @@ func (c *Container) isRemoved() bool {
 func (m *Manager) remove(ctx context.Context, c *Container, volumes bool) (err error) {
 	op := m.o.Operations.Begin("container", "remove", c.id)
 	defer func() { op.End(err) }()
-	c.mu.Lock()
-	if c.removed {
-		c.mu.Unlock()
+	if c.isRemoved() {
 		return nil
 	}
+	g, err := m.strike(c, volumes)
+	if err != nil {
+		return err
+	}
+	m.bury(c, g, m.removeLayers(ctx, g))
+	return nil
+}
+
+// strike takes a container out of the database, and notes there what is left to delete: from here on a crash
+// removes it.
+func (m *Manager) strike(c *Container, volumes bool) (garbage, error) {
+	c.mu.Lock()
 	before := c.state.Phase
 	c.state.Phase = removing
-	rec, st := c.rec, c.state
+	rec := c.rec
 	c.mu.Unlock()
 	g := garbage{ID: rec.ID, Holds: slices.Sorted(maps.Keys(holds(&rec)))}
 	for _, p := range rec.Mounts {
@@ -102,10 +112,16 @@ func (m *Manager) remove(ctx context.Context, c *Container, volumes bool) (err e
 		c.mu.Lock()
 		c.state.Phase = before
 		c.mu.Unlock()
-		return fmt.Errorf("remove container %s: %w", rec.Name, err)
+		return g, fmt.Errorf("remove container %s: %w", rec.Name, err)
 	}
+	return g, nil
+}
+
+// bury makes a container that is struck, and whose layers are removed, gone for everybody.
+func (m *Manager) bury(c *Container, g garbage, failed error) {
 	c.mu.Lock()
 	c.removed = true
+	rec, st := c.rec, c.state
 	streams := c.streams
 	c.streams = nil
 	if c.restart.pending != nil {
@@ -116,32 +132,31 @@ func (m *Manager) remove(ctx context.Context, c *Container, volumes bool) (err e
 		s.bind(nil, nil)
 	}
 	m.release(c)
-	err = m.giveUp(ctx, g)
-	// For everybody it is gone: who waits for that need not wait for the directory, which nobody sees.
+	failed = errors.Join(failed, m.removeVolumes(context.WithoutCancel(m.ctx), g.Volumes))
+	// Who waits for that need not wait for the directory, which nobody sees.
 	m.emit(&rec, "destroy")
 	c.mu.Lock()
 	c.wake(wire.WaitResponse{StatusCode: int64(st.ExitCode)}, notRunning, nextExit, whenGone)
 	c.mu.Unlock()
-	if err := m.sweepDirectory(g, err); err != nil {
+	if err := m.sweepDirectory(g, failed); err != nil {
 		m.log.Error("clean up after a removed container", "container", rec.ID, "error", err) // the next start of the daemon tries again
 	}
-	return nil
 }
 
 // sweep deletes what a removed container left, and then the note of it.
 func (m *Manager) sweep(ctx context.Context, g garbage) error {
-	return m.sweepDirectory(g, m.giveUp(ctx, g))
+	return m.sweepDirectory(g, errors.Join(m.removeLayers(ctx, g), m.removeVolumes(ctx, g.Volumes)))
 }
 
-// giveUp deletes the layer and the volumes of a removed container.
-func (m *Manager) giveUp(ctx context.Context, g garbage) error {
+// removeLayers deletes the layer of a removed container, and what holds those that it had mounted.
+func (m *Manager) removeLayers(ctx context.Context, g garbage) error {
 	var errs []error
 	for _, key := range append([]string{g.ID}, g.Holds...) {
 		if err := m.o.Layers.Remove(ctx, key); !fault.Is(err, fault.NotFound) {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, m.removeVolumes(ctx, g.Volumes))...)
+	return errors.Join(errs...)
 }
 
 // sweepDirectory deletes the directory of a removed container, and the note of it unless something failed before.

@@ -34,7 +34,7 @@ func (m *Manager) Close() error {
 		c.mu.Unlock()
 	}
 	m.mu.RUnlock()
-	m.background.Wait()
+	m.background.wait()
 	return m.store.flush()
 }
 

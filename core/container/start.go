@@ -60,6 +60,7 @@ func (m *Manager) start(ctx context.Context, c *Container) error {
 	rec, st := c.snapshot()
 	l := &launch{m: m, c: c, rec: &rec, pristine: st.StartedAt.IsZero(), op: m.o.Operations.Begin("container", "start", rec.ID)}
 	defer l.close()
+	defer c.settleStreams()
 	err := l.run(ctx)
 	l.op.End(err)
 	if err != nil {
@@ -136,7 +137,7 @@ func (l *launch) run(ctx context.Context) (err error) {
 		return err
 	}
 	l.op.Phase("process")
-	l.m.bindStreams(ctx, l.c, waiting, streams)
+	l.c.bindStreams(waiting, streams)
 	return l.m.started(l.c, status.Pid, status.StartedAt.UTC(), &l.account)
 }
 

@@ -236,10 +236,11 @@ func (m *Manager) Restart(ctx context.Context, ref, signalName string, seconds *
 	if err != nil {
 		return err
 	}
-	c.leave(1) // neither removed nor started by a policy meanwhile
-	defer c.leave(-1)
+	c.leave(1) // neither removed nor started by a policy at its end
 	m.abandonRestart(c)
-	if err := m.stop(ctx, c, sig, grace(&rec, seconds), false); err != nil {
+	err = m.stop(ctx, c, sig, grace(&rec, seconds), false)
+	c.leave(-1) // when its start fails, it goes as at any other
+	if err != nil {
 		return fmt.Errorf("Cannot restart container %s: %w", ref, err)
 	}
 	if err := m.Start(ctx, rec.ID); err != nil && !fault.Is(err, fault.NotModified) {

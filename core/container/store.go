@@ -165,11 +165,16 @@ func (s *store) putNew(r record, op *state.Op) error {
 
 // putState writes the state where a killed daemon finds it, and copies it to state.db soon.
 func (s *store) putState(r *record, rs runState) error {
+	if r.Transient {
+		return s.boot.Update(func(tx *state.Tx) error {
+			if !s.bootRecords.In(tx).Has(r.ID) {
+				return nil // removed meanwhile
+			}
+			return s.bootStates.In(tx).Put(r.ID, rs)
+		})
+	}
 	if err := s.bootStates.Put(r.ID, rs); err != nil {
 		return err
-	}
-	if r.Transient {
-		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -3,6 +3,8 @@ package container
 import (
 	"context"
 	"fmt"
+	"reflect"
+	"strings"
 
 	"github.com/sampan-project/sampan/core/container/spec"
 	"github.com/sampan-project/sampan/core/fault"
@@ -31,6 +33,9 @@ func (m *Manager) Update(ctx context.Context, ref string, u wire.UpdateRequest) 
 			return answer, err
 		}
 		h.RestartPolicy = u.RestartPolicy
+	}
+	if names := unchanged(&h.Resources, &u.Resources); len(names) > 0 {
+		answer.Warnings = append(answer.Warnings, "An update does not change, and left as they are: "+strings.Join(names, ", ")+".")
 	}
 	answer.Warnings = append(answer.Warnings, spec.Adjust(&h)...)
 	if err := spec.ValidateResources(&h.Resources); err != nil {
@@ -99,6 +104,20 @@ func overResources(to, from *wire.Resources) {
 	if from.PidsLimit != nil {
 		to.PidsLimit = from.PidsLimit
 	}
+}
+
+// unchanged names what was asked for and is not so in what was made of it: what an update does not change. Docker's
+// daemon says nothing of that, so it is no error.
+func unchanged(made, asked *wire.Resources) (names []string) {
+	a, b := reflect.ValueOf(made).Elem(), reflect.ValueOf(asked).Elem()
+	for i := range b.NumField() {
+		f := b.Field(i)
+		empty := f.IsZero() || f.Kind() == reflect.Slice && f.Len() == 0
+		if !empty && !reflect.DeepEqual(a.Field(i).Interface(), f.Interface()) {
+			names = append(names, b.Type().Field(i).Tag.Get("json"))
+		}
+	}
+	return names
 }
 
 func over[T comparable](to *T, from T) {

@@ -1,6 +1,8 @@
 package container
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sampan-project/sampan/core/container/spec"
@@ -106,5 +108,44 @@ func TestParseSignal(t *testing.T) {
 		if _, err := parseSignal(given); err != nil {
 			t.Errorf("parseSignal(%q): %v", given, err)
 		}
+	}
+}
+
+// What an update does not change is told, unless it is so already, as with a client that sends back what it was shown.
+func TestUpdateTellsWhatItLeaves(t *testing.T) {
+	few, yes := int64(10), true
+	ulimits := []wire.Ulimit{{Name: "nofile", Soft: 1024, Hard: 1024}}
+	for _, c := range []struct {
+		name         string
+		have, update wire.Resources
+		want         []string
+	}{
+		{"nothing", wire.Resources{Ulimits: ulimits}, wire.Resources{Devices: []wire.DeviceMapping{}}, nil},
+		{
+			"all that can be changed", wire.Resources{Memory: 1 << 20, MemorySwap: 2 << 20},
+			wire.Resources{
+				CPUShares: 2, NanoCPUs: 3, CPUPeriod: 4, CPUQuota: 5, CPURealtimePeriod: 6, CPURealtimeRuntime: 7, CpusetCpus: "0", CpusetMems: "0",
+				BlkioWeight: 10, MemoryReservation: 1 << 20, Memory: 8 << 20, MemorySwap: -1, PidsLimit: &few,
+			}, nil,
+		},
+		{"what is so already", wire.Resources{Ulimits: ulimits, OomKillDisable: &yes}, wire.Resources{Ulimits: slices.Clone(ulimits), OomKillDisable: &yes}, nil},
+		{
+			"what cannot be changed", wire.Resources{CgroupParent: "/a"},
+			wire.Resources{CgroupParent: "/b", BlkioDeviceReadBps: []wire.ThrottleDevice{{Path: "/dev/x", Rate: 1}}, Ulimits: ulimits, CPUShares: 5},
+			[]string{"CgroupParent", "BlkioDeviceReadBps", "Ulimits"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			overResources(&c.have, &c.update)
+			if got := unchanged(&c.have, &c.update); !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+	h := newHouse(t)
+	c := h.made(t, "web", nil)
+	got, err := h.Update(t.Context(), c.id, wire.UpdateRequest{Resources: wire.Resources{Ulimits: ulimits}})
+	if err != nil || len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "Ulimits") {
+		t.Errorf("got %q, %v", got.Warnings, err)
 	}
 }

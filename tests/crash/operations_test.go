@@ -41,6 +41,8 @@ var operations = []operation{
 		again: cmds(sampan("start", "it"), sampan("exec", "it", "true")), after: cmds(removeIt)},
 	{name: "run_remove", do: sampan("run", "--rm", "--name", "it", "busybox", "true"),
 		again: cmds(sampan("?wait", "it"), removeIt, sampan("run", "--rm", "--name", "it", "busybox", "true")), after: cmds(removeIt)},
+	{name: "run_remove_volume", do: sampan("run", "--rm", "--name", "it", "-p", "127.0.0.1::80", "-v", "/var/anonymous", "busybox", "true"),
+		again: cmds(sampan("?wait", "it"), removeIt, sampan("run", "--rm", "--name", "it", "-v", "/var/anonymous", "busybox", "true")), after: cmds(removeIt)},
 	{name: "stop", before: cmds(sh("it", "-p", "127.0.0.1::80")), do: sampan("stop", "-t", "0", "it"),
 		again: cmds(sampan("stop", "-t", "0", "it"), sampan("start", "it"), sampan("exec", "it", "true")), after: cmds(removeIt)},
 	{name: "restart", before: cmds(sh("it")), do: sampan("restart", "-t", "0", "it"),

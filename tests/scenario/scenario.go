@@ -12,6 +12,8 @@
 //	containersimage FILE     build a program that copies and verifies images as podman and skopeo do (library.go)
 //	daemon kill              kill -9
 //	daemon stop              SIGTERM, and wait until it is gone
+//	node start|kill|stop NAME [flag...]   the same for one of several daemons, each with a machine's network and host
+//	                         name; sets $NAME to its address. "exec on NAME CMD..." runs CMD there (node.go)
 //	busybox [NAME]           import a busybox root filesystem as NAME (default busybox)
 //	debian                   import the Debian root filesystem as debian, and put debs/ here
 //	registry                 start Debian's docker-registry; sets $REGISTRY
@@ -57,7 +59,7 @@ import (
 )
 
 // patience is how long the polling commands try; it bounds a hang and asserts no speed.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 type stateKey struct{}
 
@@ -73,6 +75,7 @@ type state struct {
 
 	throttled *throttled   // see lazy.go
 	tokens    *tokenServer // see token.go
+	nodes     nodes        // see node.go
 
 	apart bool // the daemon has a network namespace of its own
 }
@@ -176,6 +179,9 @@ func setup(e *testscript.Env, bin string) error {
 		if err != nil {
 			e.T().Log(err)
 			e.T().Log("sampand's log:\n" + tail(filepath.Join(root, "log")))
+			for _, n := range s.nodes.list {
+				e.T().Log("sampand's log on " + n.name + ":\n" + tail(filepath.Join(root, n.name, "log")))
+			}
 			if os.Getenv("KEEP") != "" {
 				e.T().Log("left for you to look at: " + root)
 				e.T().FailNow()
@@ -198,6 +204,7 @@ func of(ts *testscript.TestScript) *state { return ts.Value(stateKey{}).(*state)
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"daemon":   daemon,
+	"node":     nodeCommand,
 	"busybox":  busybox,
 	"debian":   debian,
 	"registry": registry,

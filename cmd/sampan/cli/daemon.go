@@ -18,8 +18,23 @@ import (
 // daemonLog is where a daemon that a client started writes.
 const daemonLog = "/var/log/sampand.log"
 
-// daemonPatience bounds the wait for a started daemon: it may have a thousand containers to reconcile.
+// daemonPatience bounds the wait for a started daemon that says nothing. One that goes on, as with a thousand containers
+// to reconcile on a slow machine, is waited for as long as it takes.
 const daemonPatience = 60 * time.Second
+
+// start is what a daemon that starts has written.
+type start struct {
+	size int64
+	at   time.Time // when it was seen
+}
+
+// late reports whether a daemon whose log has that size now has been silent for too long.
+func (p *start) late(size int64, now time.Time) bool {
+	if size != p.size {
+		p.size, p.at = size, now
+	}
+	return now.Sub(p.at) >= daemonPatience
+}
 
 // DaemonProgram returns the path of sampand: beside this executable, else in PATH.
 func DaemonProgram() (string, error) {
@@ -67,7 +82,8 @@ func (c *CLI) startDaemon(ctx context.Context, host string) error {
 // awaitSocket polls until the socket takes connections. After the daemon's end it tries for one
 // more second, for the daemon that another client may have started.
 func awaitSocket(ctx context.Context, socket string, ended <-chan error, logFrom int64) error {
-	deadline := time.After(daemonPatience)
+	heard := start{size: logFrom, at: time.Now()}
+	var deadline <-chan time.Time
 	var failure error
 	for {
 		if conn, err := net.Dial("unix", socket); err == nil {
@@ -77,14 +93,18 @@ func awaitSocket(ctx context.Context, socket string, ended <-chan error, logFrom
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-deadline:
-			if failure == nil {
-				failure = fmt.Errorf("it does not listen on %s after %v", socket, daemonPatience)
-			}
 			return fault.New(fault.Unavailable, "start sampand: %w; see %s", failure, daemonLog)
 		case err := <-ended:
 			ended, deadline = nil, time.After(time.Second)
 			failure = fmt.Errorf("it ended: %s", lastLine(logFrom, err))
 		case <-time.After(5 * time.Millisecond):
+		}
+		size := int64(-1)
+		if info, err := os.Stat(daemonLog); err == nil {
+			size = info.Size()
+		}
+		if failure == nil && heard.late(size, time.Now()) {
+			return fault.New(fault.Unavailable, "start sampand: it does not listen on %s, and has written nothing for %v; see %s", socket, daemonPatience, daemonLog)
 		}
 	}
 }

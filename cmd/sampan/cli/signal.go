@@ -33,7 +33,9 @@ func (c *CLI) Code(err error) int {
 }
 
 // Interruptible returns a context that ends with SIGINT or SIGTERM, unless a command has taken the
-// signals to pass them on. The third one ends the program in either case.
+// signals to pass them on. The third one ends the program in either case. What was caught stays so to the
+// program's end: to give signals back is an exchange with a thread for each, at the moment at which somebody
+// waits for the end.
 func (c *CLI) Interruptible(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(parent)
 	ch := make(chan os.Signal, forceAfter)
@@ -56,10 +58,7 @@ func (c *CLI) Interruptible(parent context.Context) (context.Context, context.Ca
 			c.In.interrupt()
 		}
 	}()
-	return ctx, func() {
-		signal.Stop(ch)
-		cancel()
-	}
+	return ctx, cancel
 }
 
 // own are the signals that are about this process: its faults, its children, its terminal, Go's
@@ -69,23 +68,40 @@ var own = []syscall.Signal{
 	unix.SIGTTOU, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS, unix.SIGPROF,
 }
 
-// TakeSignals returns all signals that can be passed on to a container, which end the program no
-// more until release is called.
-func (c *CLI) TakeSignals() (_ <-chan os.Signal, release func()) {
+// Taken are the signals that can be passed on to a container.
+type Taken struct {
+	C <-chan os.Signal
+
+	signals *signals
+	caught  chan struct{} // closed when they come to C
+}
+
+// TakeSignals begins to catch all signals that can be passed on to a container. It takes an exchange with a thread
+// for each, and is done beside what the caller does: what ends the program ends it until Hold.
+func (c *CLI) TakeSignals() *Taken {
 	ch := make(chan os.Signal, 128)
-	c.signals.taken.Store(true)
+	t := &Taken{C: ch, signals: &c.signals, caught: make(chan struct{})}
 	var passed []os.Signal
 	for s := unix.SIGHUP; s < 65; s++ { // to SIGRTMAX
 		if !slices.Contains(own, s) && unix.SignalName(s) != "" {
 			passed = append(passed, s)
 		}
 	}
-	signal.Notify(ch, passed...)
-	return ch, func() {
-		signal.Stop(ch)
-		c.signals.taken.Store(false)
-	}
+	go func() {
+		defer close(t.caught)
+		signal.Notify(ch, passed...)
+	}()
+	return t
 }
+
+// Hold returns when all come to C, and none of them ends the program any more.
+func (t *Taken) Hold() {
+	<-t.caught
+	t.signals.taken.Store(true)
+}
+
+// Release lets those that end a program end this one again. The others are caught to its end, which is near.
+func (t *Taken) Release() { t.signals.taken.Store(false) }
 
 // SignalName returns the name that the API takes, such as TERM.
 func SignalName(s os.Signal) string {

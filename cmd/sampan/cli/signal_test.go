@@ -21,8 +21,9 @@ func TestMain(m *testing.M) {
 	ctx, stop := c.Interruptible(context.Background())
 	defer stop()
 	if os.Getenv("TAKE") == "yes" {
-		_, release := c.TakeSignals()
-		defer release()
+		taken := c.TakeSignals()
+		taken.Hold()
+		defer taken.Release()
 	}
 	os.Stdout.WriteString("ready\n") //nolint:errcheck // the test would wait for it
 	<-ctx.Done()

@@ -63,6 +63,9 @@ func (o *runOptions) run(ctx context.Context, c *cli.CLI) error {
 	if err != nil {
 		return err
 	}
+	if !o.detach {
+		engine.Ahead(2) // attach, wait and start come at once; one has the connection of create
+	}
 	made, err := o.create(ctx, c, engine, r)
 	if err != nil {
 		return err
@@ -104,12 +107,16 @@ type joined struct {
 func (j *joined) run(ctx context.Context) error {
 	// Once it runs, Ctrl-C is the container's, and the client stays to tell its end.
 	steady := context.WithoutCancel(ctx)
+	var taken *cli.Taken
+	if j.sigProxy {
+		taken = j.cli.TakeSignals()
+	}
 	conn, wait, err := j.prepare(ctx)
 	if err != nil {
 		return err
 	}
-	if j.sigProxy {
-		defer forwardSignals(ctx, j.cli, j.engine, j.id)()
+	if taken != nil {
+		defer forwardSignals(ctx, taken, j.engine, j.id)()
 		ctx = steady
 	}
 	s := session{cli: j.cli, conn: conn, tty: j.tty, stdin: j.attach.Stdin, stdout: j.attach.Stdout, stderr: j.attach.Stderr, detachKeys: j.attach.DetachKeys}

@@ -157,13 +157,13 @@ func followSize(ctx context.Context, c *cli.CLI, resize func(ctx context.Context
 }
 
 // forwardSignals passes the signals that the client gets on to the container until release is called.
-func forwardSignals(ctx context.Context, c *cli.CLI, engine *client.Client, id string) (release func()) {
-	ch, stop := c.TakeSignals()
+func forwardSignals(ctx context.Context, taken *cli.Taken, engine *client.Client, id string) (release func()) {
+	taken.Hold()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		for {
 			select {
-			case s := <-ch:
+			case s := <-taken.C:
 				if name := cli.SignalName(s); name != "" {
 					engine.ContainerKill(ctx, id, name) //nolint:errcheck // it may have ended; its exit says so
 				}
@@ -173,7 +173,7 @@ func forwardSignals(ctx context.Context, c *cli.CLI, engine *client.Client, id s
 		}
 	}()
 	return func() {
-		stop()
+		taken.Release()
 		cancel()
 	}
 }

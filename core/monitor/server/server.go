@@ -9,8 +9,8 @@
 // which so becomes the parent of its init. From then on three goroutines wait in Go's poller, with
 // neither thread nor buffer: one for each output stream, one for the pidfd. Output goes to the log,
 // then to the attached clients. When the pidfd says that the init has ended its status is reaped,
-// the pipes are read to their end, the log is closed, the exit is written to a file (for the monitor
-// after this one, should this one be killed), and then everybody is told who asked by Wait or Watch.
+// the pipes are read to their end, the log is closed, everybody is told who asked by Wait or Watch, and the exit is
+// written to a file, for the monitor after this one, should this one be killed; where nobody asked that comes first.
 // Delete lets core/runtime remove the container, and forgets it.
 //
 // # Trust
@@ -419,11 +419,29 @@ func (s *Server) superviseInit(c *container) {
 	c.mu.Lock()
 	started := c.started
 	c.mu.Unlock()
-	if err := s.exits.write(c.id, record{Started: started, Exit: c.init.exit}); err != nil {
-		s.log.Warn("exit status is kept in memory only", "container", c.id, "error", err)
+	keep := func() {
+		if err := s.exits.write(c.id, record{Started: started, Exit: c.init.exit}); err != nil {
+			s.log.Warn("exit status is kept in memory only", "container", c.id, "error", err)
+		}
+	}
+	event := monitor.Event{ID: c.id, Started: !started.IsZero(), Exit: c.init.exit}
+	// A daemon that listens is told first: what is on its way to it is in the kernel, and outlives a monitor that is
+	// killed before the file is there. A Delete waits for the file, and removes it.
+	if s.heard() {
+		s.announce(c.init.exited, event)
+		keep()
+	} else {
+		keep()
+		s.announce(c.init.exited, event)
 	}
 	c.life.Unlock()
-	s.announce(c.init.exited, monitor.Event{ID: c.id, Started: !started.IsZero(), Exit: c.init.exit})
+}
+
+// heard reports whether somebody is told of the ends of containers.
+func (s *Server) heard() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.watches) > 0
 }
 
 // superviseExec waits for the end of an exec process and tells it.
