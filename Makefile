@@ -51,7 +51,7 @@ bin/tools/golangci-lint:
 .PHONY: race
 race: need-test ## Run the tests of core/ under the race detector (needs gcc)
 	@.ci/need gcc=gcc
-	CGO_ENABLED=1 go test -race -p 1 $(STATIC) ./core/... ./starlark/... ./plugins/... ./cmd/...
+	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 go test -race -p 1 $(STATIC) ./core/... ./starlark/... ./plugins/... ./cmd/...
 
 .PHONY: generate
 generate: ## Make the generated code again (protobuf, system call tables)
