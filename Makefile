@@ -90,6 +90,7 @@ bench: need-test build ## Print start latency and density beside runc, crun, Doc
 .PHONY: crash
 crash: need-test build ## Kill the daemon at every point of what users do, and its driver at every moment, and look whether all is whole again
 	SAMPAN_CRASH_ALL=1 SAMPAN_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 2h -run '^TestKilledAtEveryPoint$$|^TestLazyKilledAtEveryPoint$$|^TestDriverDies$$' ./tests/crash
+	go test -count=1 -tags crashpoints ./core/cluster/store
 
 SOAK_TIME ?= 1h
 .PHONY: soak

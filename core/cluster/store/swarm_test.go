@@ -50,6 +50,7 @@ func newSwarm(t *testing.T, o Options) *swarm {
 		o.snapshotCheck = 100 * time.Millisecond
 	}
 	s := &swarm{t: t, options: o}
+	t.TempDir() // so that directories are removed after the stores are closed
 	t.Cleanup(func() {
 		for _, m := range s.members {
 			m.kill()
