@@ -31,7 +31,7 @@ func (o *options) keys() map[string]key {
 		"log-level": {"log-level", &o.LogLevel}, "log-format": {"log-format", &o.LogFormat}, "metrics-addr": {"metrics-addr", &o.Metrics},
 		"labels": {"label", &o.Labels}, "plugin-dirs": {"plugin-dir", &o.PluginDirs},
 		"runtime-path": {"runtime-path", &o.Runtime}, "init": {"init", &o.DefaultInit}, "init-path": {"init-path", &o.Init},
-		"bridge": {"bridge", &o.Bridge}, "bip": {"bip", &o.BIP}, "fixed-cidr": {"fixed-cidr", &o.FixedCIDR}, "ip": {"ip", &o.Publish},
+		"bridge": {"bridge", &o.Bridge}, "bip": {"bip", &o.BIP}, "fixed-cidr": {"fixed-cidr", &o.FixedCIDR}, "swarm-default-advertise-addr": {"swarm-default-advertise-addr", &o.SwarmAddr}, "ip": {"ip", &o.Publish},
 		"icc": {"icc", &o.ICC}, "ip-masq": {"ip-masq", &o.Masquerade}, "default-address-pools": {"default-address-pool", &o.Pools},
 		"default-network-opts": {"default-network-opt", &o.NetworkOpts},
 		"mtu":                  {"mtu", &o.MTU}, "dns": {"dns", &o.DNS}, "dns-opts": {"dns-opt", &o.DNSOptions}, "dns-search": {"dns-search", &o.DNSSearch},

@@ -24,7 +24,7 @@ type foreign struct {
 
 const (
 	noContainerd = "there is no containerd: the monitor is the parent of the containers"
-	noSwarm      = "the engine is no member of a swarm"
+	noOverlay    = "there are no networks over several daemons"
 	rulesAreOurs = "every network has an nft table of its own, which publishing ports and leaving the host need"
 )
 
@@ -37,9 +37,9 @@ var foreigns = map[string]foreign{
 	"bridge-accept-fwmark":         {"bridge-accept-fwmark", "text", nil, true, rulesAreOurs},
 	"builder":                      {"", "map", nil, false, "the build cache has limits of its own: sampan builder prune"},
 	"cdi-spec-dirs":                {"cdi-spec-dir", "list", nil, false, "CDI devices are not read"},
-	"cluster-advertise":            {"cluster-advertise", "text", nil, true, noSwarm + ", and Docker has removed it"},
-	"cluster-store":                {"cluster-store", "text", nil, true, noSwarm + ", and Docker has removed it"},
-	"cluster-store-opts":           {"cluster-store-opt", "map", nil, true, noSwarm + ", and Docker has removed it"},
+	"cluster-advertise":            {"cluster-advertise", "text", nil, true, noOverlay + ", and Docker has removed it"},
+	"cluster-store":                {"cluster-store", "text", nil, true, noOverlay + ", and Docker has removed it"},
+	"cluster-store-opts":           {"cluster-store-opt", "map", nil, true, noOverlay + ", and Docker has removed it"},
 	"containerd":                   {"containerd", "text", nil, false, noContainerd},
 	"containerd-namespace":         {"containerd-namespace", "text", nil, false, noContainerd},
 	"containerd-plugins-namespace": {"containerd-plugins-namespace", "text", nil, false, noContainerd},
@@ -57,12 +57,11 @@ var foreigns = map[string]foreign{
 	"ip6tables":                    {"ip6tables", "bool", []string{"true"}, true, rulesAreOurs},
 	"iptables":                     {"iptables", "bool", []string{"true"}, true, rulesAreOurs},
 	"ipv6":                         {"ipv6", "bool", []string{"false"}, true, "the default bridge has IPv4 only: make a network with --ipv6"},
-	"network-control-plane-mtu":    {"network-control-plane-mtu", "number", []string{"0", "1500"}, false, noSwarm},
-	"node-generic-resources":       {"node-generic-resource", "list", nil, false, noSwarm},
+	"network-control-plane-mtu":    {"network-control-plane-mtu", "number", []string{"0", "1500"}, false, noOverlay},
+	"node-generic-resources":       {"node-generic-resource", "list", nil, false, "services cannot ask for generic resources"},
 	"raw-logs":                     {"raw-logs", "bool", []string{"true", "false"}, false, "the daemon's log has no colours"},
 	"rootless":                     {"rootless", "bool", []string{"false"}, true, "the daemon needs root; sampan-runtime alone runs without"},
 	"selinux-enabled":              {"selinux-enabled", "bool", []string{"false"}, true, "SELinux labels are not handled"},
-	"swarm-default-advertise-addr": {"swarm-default-advertise-addr", "text", nil, false, noSwarm},
 	"userland-proxy":               {"userland-proxy", "bool", []string{"true", "false"}, false, "published ports are the kernel's work"},
 	"userland-proxy-path":          {"userland-proxy-path", "text", nil, false, "published ports are the kernel's work, there is no proxy"},
 }

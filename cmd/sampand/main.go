@@ -6,6 +6,7 @@
 //	reload.go, metrics.go           SIGHUP; what it counts
 //	rooms.go                        every room of the engine is made once, in order, and closed in reverse
 //	system.go                       what it says of itself and of the host
+//	cluster.go                      its part in a swarm
 //	main.go                         the life of the process
 //
 // It may be killed at any moment: containers live on under the monitor, and the next start takes them
@@ -169,6 +170,7 @@ func serve(o *options, args []string) (err error) {
 	defer func() { err = errors.Join(err, e.close()) }()
 	e.certificates = certificates
 	server := api.New(api.Options{Docker: e.docker(), Sampan: e.sampan(), TempDir: filepath.Join(o.DataRoot, "tmp"), Logger: log})
+	e.cluster.Start(server)
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { failed <- server.Serve(l) }()
@@ -198,7 +200,8 @@ func (e *engine) shutdown(server *api.Server) error {
 	}
 	defer cancel()
 	serving.Go(func() { serverErr = server.Shutdown(ctx) })
-	err := e.containers.Shutdown(ctx)
+	err := e.cluster.Close() // first: that the daemon stops its containers is no news of its tasks
+	err = errors.Join(err, e.containers.Shutdown(ctx))
 	serving.Wait()
 	if e.containers.Running() == 0 {
 		err = errors.Join(err, e.networks.Down(context.WithoutCancel(ctx)))

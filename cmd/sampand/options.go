@@ -41,6 +41,7 @@ type options struct {
 	DNSSearch   []string
 	HostGateway string
 	FixedCIDR   string
+	SwarmAddr   string // an address or an interface
 	Publish     string // the address on which ports are published when none is given
 	ICC         bool
 	Masquerade  bool
@@ -126,6 +127,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.DNSOptions, "dns-opt", nil, "DNS options to use")
 	f.StringArrayVar(&o.DNSSearch, "dns-search", nil, "DNS search domains to use")
 	f.StringVar(&o.HostGateway, "host-gateway-ip", "", `IP address that the special 'host-gateway' string in --add-host resolves to`)
+	f.StringVar(&o.SwarmAddr, "swarm-default-advertise-addr", "", "Address or interface by which other nodes of a swarm reach this one, unless init or join says another")
 	f.StringVar(&o.FixedCIDR, "fixed-cidr", "", "IPv4 subnet for the containers of the default bridge, within its own")
 	f.StringVar(&o.Publish, "ip", "", "Host IP for port publishing from the default bridge network")
 	f.BoolVar(&o.ICC, "icc", o.ICC, "Enable inter-container communication for the default bridge network")

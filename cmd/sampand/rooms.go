@@ -16,6 +16,7 @@ import (
 	"github.com/sampan-project/sampan/core/api/sampan"
 	"github.com/sampan-project/sampan/core/build"
 	"github.com/sampan-project/sampan/core/cgroup"
+	"github.com/sampan-project/sampan/core/cluster"
 	"github.com/sampan-project/sampan/core/container"
 	"github.com/sampan-project/sampan/core/container/apparmor"
 	"github.com/sampan-project/sampan/core/container/userns"
@@ -57,6 +58,7 @@ type engine struct {
 	monitor    *monitor.Client
 	containers *container.Manager
 	solver     *build.Solver
+	cluster    *cluster.Manager
 
 	// closers undo what was made, the latest first.
 	closers []func() error
@@ -81,7 +83,7 @@ func open(ctx context.Context, o *options, log *slog.Logger) (_ *engine, err err
 		}
 	}()
 	for _, make := range []func(context.Context) error{
-		e.openState, e.openRemap, e.openImages, e.openVolumes, e.openNetworks, e.openMonitor, e.openContainers, e.reconcile, e.openMetrics,
+		e.openState, e.openRemap, e.openImages, e.openVolumes, e.openNetworks, e.openMonitor, e.openContainers, e.reconcile, e.openCluster, e.openMetrics,
 	} {
 		err := make(ctx)
 		if ctx.Err() != nil {
@@ -329,7 +331,7 @@ func (e *engine) reconcile(ctx context.Context) error {
 func (e *engine) docker() docker.Backends {
 	return docker.Backends{
 		Containers: e.containers, Images: e.images, Networks: e.networks, Volumes: e.volumes, Events: e.events,
-		System: system{e}, Builder: e.solver,
+		System: system{e}, Builder: e.solver, Swarm: e.cluster,
 	}
 }
 

@@ -72,7 +72,7 @@ func (s system) Info(ctx context.Context) (wire.Info, error) {
 		HTTPProxy: os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
 		Name: host, Labels: append([]string{}, now.Labels...), ServerVersion: wire.Release,
 		Runtimes: now.Runtimes.info(), DefaultRuntime: now.defaultRuntime(),
-		Swarm: wire.InfoSwarm{LocalNodeState: "inactive"}, LiveRestoreEnabled: now.LiveRestore,
+		Swarm: s.cluster.Info(ctx), LiveRestoreEnabled: now.LiveRestore,
 		SecurityOptions: s.security(), Warnings: []string{},
 	}, nil
 }

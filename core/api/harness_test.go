@@ -34,6 +34,11 @@ type server struct {
 
 func newServer(t *testing.T) *server {
 	t.Helper()
+	return newServerWith(t, nil)
+}
+
+func newServerWith(t *testing.T, swarm docker.Swarm) *server {
+	t.Helper()
 	dir := t.TempDir()
 	s := &server{
 		t: t, socket: filepath.Join(dir, "s.sock"), temp: filepath.Join(dir, "tmp"), containers: newFakeContainers(), images: &fakeImages{},
@@ -42,6 +47,7 @@ func newServer(t *testing.T) *server {
 	s.Server = New(Options{
 		Docker: docker.Backends{
 			Containers: s.containers, Images: s.images, Networks: s.networks, Volumes: fakeVolumes{}, Events: s.events, System: fakeSystem{},
+			Swarm: swarm,
 		},
 		Sampan:  sampan.Backends{Build: s.builder, Plugins: fakePlugins{}},
 		TempDir: s.temp, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),

@@ -30,6 +30,8 @@ const (
 	Daemon    = "daemon"
 	Builder   = "builder"
 	Plugin    = "plugin"
+	Node      = "node"    // of a swarm
+	Service   = "service" // of a swarm
 )
 
 // Log keeps the last events and hands new ones to subscribers. Its methods may be called in parallel.

@@ -23,11 +23,11 @@ var filterKeys = map[string]func(e wire.Event, values []string) bool{
 	"daemon":    func(e wire.Event, v []string) bool { return names(e, Daemon, v) },
 	"plugin":    func(e wire.Event, v []string) bool { return names(e, Plugin, v) },
 	"image":     aboutImage,
-	// Things of a swarm: they are known words, and nothing here is one.
-	"config":  noEvent,
-	"node":    noEvent,
-	"secret":  noEvent,
-	"service": noEvent,
+	"node":      func(e wire.Event, v []string) bool { return names(e, Node, v) },
+	"service":   func(e wire.Event, v []string) bool { return names(e, Service, v) },
+	// Things of a swarm that there are none of here: they are known words.
+	"config": noEvent,
+	"secret": noEvent,
 }
 
 func noEvent(wire.Event, []string) bool { return false }

@@ -74,7 +74,12 @@ func (s *state) leaks() error {
 		return s.before.compare(after)
 	}))
 	// What is left of the daemon's run directory would be found by its next start, and should not be.
-	if left, err := os.ReadDir(filepath.Join(s.root, "run")); err == nil {
+	runs := []string{filepath.Join(s.root, "run")}
+	for _, n := range s.nodes.list {
+		runs = append(runs, filepath.Join(s.root, n.name, "run"))
+	}
+	for _, run := range runs {
+		left, _ := os.ReadDir(run)
 		for _, e := range left {
 			if info, err := e.Info(); err == nil && info.Mode()&fs.ModeSocket != 0 {
 				ends = append(ends, fmt.Errorf("leaked: socket %s in the daemon's exec-root", e.Name()))
@@ -154,7 +159,11 @@ func cgroups(root string) (set, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, top := range ours {
+		nodes, err := filepath.Glob(filepath.Join(hierarchy, cgroupParent(root)+"-*"))
+		if err != nil {
+			return nil, err
+		}
+		for _, top := range append(ours, nodes...) {
 			err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 				if errors.Is(err, fs.ErrNotExist) {
 					return nil

@@ -4,7 +4,8 @@
 // its routes and its handlers. A handler reads the request strictly, calls the backend and shapes
 // the answer for the client's version; it decides nothing else. What a manager may or may not be
 // able to do (Changes, Push) is an interface of its own, found by a type assertion: where it is
-// missing the answer is 501 and says so. The groups of a swarm answer as a node that is in none.
+// missing the answer is 501 and says so. The groups of a swarm are answered by its leader: a manager
+// that does not lead passes the request on (Swarm.Forward).
 //
 // The orders that clients rely on:
 //   - attach has its stream before it answers, and `docker run` starts the container only then, so
@@ -31,6 +32,8 @@ type Backends struct {
 	System     System
 	// Builder may have the abilities BuildPruner and BuildUsage; it may be nil.
 	Builder any
+	// Swarm may be nil: then the groups of a swarm answer as a node that is in none.
+	Swarm Swarm
 }
 
 // Routes returns the endpoints. Their patterns have no version prefix.
@@ -40,13 +43,13 @@ func Routes(b Backends) []route.Route {
 		execs{b.Containers}.routes(),
 		images{b.Images}.routes(),
 		commits{b.Containers}.routes(),
-		networks{b.Networks, b.Containers}.routes(),
-		volumes{b.Volumes}.routes(),
+		networks{b.Networks, b.Containers, b.Swarm}.routes(),
+		volumes{b.Volumes, b.Swarm}.routes(),
 		system{b}.routes(),
 		builds{b.Builder}.routes(),
 		distribution{b.Images}.routes(),
 		plugins{}.routes(),
-		swarm{}.routes(),
+		swarm{b.Swarm}.routes(),
 	)
 }
 

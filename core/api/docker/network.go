@@ -32,6 +32,7 @@ type NetworkConnector interface {
 type networks struct {
 	backend    Networks
 	containers Containers
+	swarm      Swarm
 }
 
 func (n networks) routes() []route.Route {
@@ -97,6 +98,9 @@ func (n networks) inspect(w http.ResponseWriter, r *route.Request) error {
 	if err := q.Err(); err != nil {
 		return err
 	}
+	if (r.Variable() == "host" || r.Variable() == "bridge") && scope == "swarm" && manages(n.swarm) {
+		return route.WriteJSON(w, http.StatusOK, predefined(r.Variable()))
+	}
 	answer, err := n.backend.Inspect(r.Context(), r.Variable())
 	if err != nil {
 		return err
@@ -108,6 +112,14 @@ func (n networks) inspect(w http.ResponseWriter, r *route.Request) error {
 	return route.WriteJSON(w, http.StatusOK, answer)
 }
 
+// predefined is a network that every node of a swarm has for itself, as clients look it up before they ask for it in a
+// service. Its ID is its name, which is the same on every node.
+func predefined(name string) wire.NetworkInspect {
+	answer := wire.NetworkInspect{Name: name, ID: name, Driver: name, Scope: "swarm", Labels: map[string]string{"com.docker.swarm.predefined": "true"}}
+	shapeNetwork(&answer)
+	return answer
+}
+
 func (n networks) create(w http.ResponseWriter, r *route.Request) error {
 	var req wire.NetworkCreateRequest
 	if err := r.Decode(w, &req); err != nil {
@@ -115,6 +127,9 @@ func (n networks) create(w http.ResponseWriter, r *route.Request) error {
 	}
 	if r.Version < 48 {
 		req.EnableIPv4 = nil
+	}
+	if (req.Driver == "overlay" || req.Scope == "swarm") && manages(n.swarm) {
+		return fault.New(fault.NotImplemented, "network %s: networks over the nodes of a swarm are not supported by this daemon", req.Name)
 	}
 	answer, err := n.backend.Create(r.Detached(), req)
 	if err != nil {

@@ -43,7 +43,7 @@ func (s system) ping(w http.ResponseWriter, r *route.Request) error {
 	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
 	h.Set("Pragma", "no-cache")
 	h.Set("Builder-Version", "1")
-	h.Set("Swarm", "inactive")
+	h.Set("Swarm", s.swarmStatus())
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	if r.Method == http.MethodHead {
 		h.Set("Content-Length", "0")
@@ -51,6 +51,13 @@ func (s system) ping(w http.ResponseWriter, r *route.Request) error {
 	}
 	_, err := io.WriteString(w, "OK")
 	return err
+}
+
+func (s system) swarmStatus() string {
+	if s.backends.Swarm == nil {
+		return wire.SwarmInactive
+	}
+	return s.backends.Swarm.Status()
 }
 
 func (s system) version(w http.ResponseWriter, r *route.Request) error {

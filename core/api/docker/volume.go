@@ -30,7 +30,10 @@ type (
 	}
 )
 
-type volumes struct{ backend Volumes }
+type volumes struct {
+	backend Volumes
+	swarm   Swarm
+}
 
 func (v volumes) routes() []route.Route {
 	return []route.Route{
@@ -84,6 +87,9 @@ func (v volumes) create(w http.ResponseWriter, r *route.Request) error {
 
 // update changes volumes of a swarm, of which there are none.
 func (v volumes) update(http.ResponseWriter, *route.Request) error {
+	if manages(v.swarm) {
+		return fault.New(fault.NotImplemented, "cluster volumes are not supported by this daemon")
+	}
 	return fault.New(fault.Unavailable, "volume update only valid for cluster volumes, but swarm is unavailable")
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -313,6 +314,20 @@ func TestOrphans(t *testing.T) {
 	same(t, "removed", e.did("stop"), 2)
 }
 
+// A task is removed though its service, and with it the container's name, is known to nobody any more.
+func TestRemovedService(t *testing.T) {
+	e := newEngine()
+	first := e.open(t)
+	assign(first, wanted("task1", nil))
+	listen(t, first).state("task1", wire.TaskRunning)
+	closed(t, first)
+	assign(e.open(t), wanted("task1", func(w *session.Task) {
+		w.DesiredState, w.Service = wire.TaskRemove, session.ServiceName{ID: w.Service.ID}
+	}))
+	tries(t, e, "remove", 1)
+	same(t, "stopped", e.did("stop"), 1)
+}
+
 // A node that was away stops what the leader has given up.
 func TestOrphaned(t *testing.T) {
 	e := newEngine()
@@ -456,5 +471,56 @@ func TestClose(t *testing.T) {
 		if ended(s.State) {
 			t.Errorf("the end of the agent is that of task %s: %+v", id, s)
 		}
+	}
+}
+
+// Whatever is wanted one after the other, and whenever the daemon dies, in the end there is what is wanted last.
+func TestAnything(t *testing.T) {
+	for seed := range uint64(20) {
+		dice := rand.New(rand.NewPCG(seed, 1))
+		e := newEngine()
+		e.remote["new:1"] = true
+		a := e.open(t)
+		for range 60 {
+			var tasks []session.Task
+			for id := range 6 {
+				if dice.IntN(3) == 0 {
+					continue
+				}
+				tasks = append(tasks, wanted(fmt.Sprint("task", id), func(w *session.Task) {
+					w.DesiredState = order[dice.IntN(len(order))]
+					w.Status.State = order[dice.IntN(len(order))]
+					if id%2 == 0 {
+						w.Spec.ContainerSpec.Healthcheck = &wire.Healthcheck{Test: []string{"CMD", "true"}}
+					}
+					if id%3 == 0 {
+						w.Spec.ContainerSpec.Image = "new:1"
+					}
+				}))
+			}
+			assign(a, tasks...)
+			switch dice.IntN(10) {
+			case 0:
+				closed(t, a)
+				a = e.open(t)
+			case 1:
+				e.exitAll(dice.IntN(2))
+			case 2:
+				time.Sleep(time.Millisecond)
+			}
+		}
+		last := []session.Task{wanted("last1", nil), wanted("last2", nil)}
+		assign(a, last...)
+		l := listen(t, a)
+		l.state("last1", wire.TaskRunning)
+		l.state("last2", wire.TaskRunning)
+		eventually(t, fmt.Sprint("nothing else is there, seed ", seed), func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			return len(a.tasks) == 2 && len(e.all) == 2
+		})
+		closed(t, a)
 	}
 }

@@ -117,9 +117,21 @@ func (t *task) find(ctx context.Context, want *session.Task) (wire.ContainerInsp
 	return t.a.find(ctx, want, containerID(&t.status))
 }
 
-// find returns the container of a task, by its ID or by its name; one that says to be another's is not it.
+// find returns the container of a task, by its ID or by its name; one that says to be another's is not it. The name
+// is unknown when the service was removed while no daemon was here: its label then says which container it is.
 func (a *Agent) find(ctx context.Context, want *session.Task, id string) (wire.ContainerInspect, error) {
 	name := nameOf(want)
+	if name == "" && id == "" {
+		left, err := a.ours(ctx)
+		if err != nil {
+			return wire.ContainerInspect{}, err
+		}
+		for _, c := range left {
+			if c.Labels[labelTaskID] == want.ID {
+				id = c.ID
+			}
+		}
+	}
 	for _, ref := range []string{id, name} {
 		if ref == "" {
 			continue

@@ -103,7 +103,9 @@ func (i *Identity) verify() error {
 }
 
 // Peer is this identity as others see it.
-func (i *Identity) Peer() Peer { return Peer{NodeID: i.NodeID, Role: i.Role, SwarmID: i.SwarmID} }
+func (i *Identity) Peer() Peer {
+	return Peer{NodeID: i.NodeID, Role: i.Role, SwarmID: i.SwarmID, Issued: issued(i.pair.Leaf)}
+}
 
 // Expired says whether the certificate is good no more.
 func (i *Identity) Expired(now time.Time) bool { return now.After(i.NotAfter) }
@@ -111,11 +113,11 @@ func (i *Identity) Expired(now time.Time) bool { return now.After(i.NotAfter) }
 // RenewAt is when to ask for another certificate: at a moment between a half and four fifths of its time, which
 // is another for each certificate, so that the nodes of a swarm do not all come at once.
 func (i *Identity) RenewAt() time.Time {
-	issued := i.NotBefore.Add(backdate)
-	life := i.NotAfter.Sub(issued)
+	from := issued(i.pair.Leaf)
+	life := i.NotAfter.Sub(from)
 	serial := i.pair.Leaf.SerialNumber.Bytes()
 	part := time.Duration(serial[len(serial)-1]) // random, as the authority made it
-	return issued.Add(life/2 + life/10*3/256*part)
+	return from.Add(life/2 + life/10*3/256*part)
 }
 
 // Load reads the identity in the directory. Where there is none the error is fault.NotFound.

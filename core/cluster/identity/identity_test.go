@@ -237,6 +237,9 @@ func TestRenewAt(t *testing.T) {
 	moments := map[time.Duration]bool{}
 	for range 32 {
 		i := newIdentity(t, a, wire.RoleWorker, 100*time.Hour)
+		if age := time.Since(i.Peer().Issued); age < 0 || age > time.Minute {
+			t.Errorf("issued %s ago", age)
+		}
 		in := time.Until(i.RenewAt())
 		if in < 50*time.Hour-time.Minute || in > 80*time.Hour+time.Minute {
 			t.Errorf("in %s of 100h, want between 50h and 80h", in)

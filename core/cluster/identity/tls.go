@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
@@ -23,6 +24,9 @@ type Peer struct {
 	NodeID  string
 	Role    string // wire.RoleWorker, wire.RoleManager
 	SwarmID string
+	// Issued is when its certificate was made, by the clock of the leader of that time: a node that has lost its role
+	// since may still show it.
+	Issued time.Time
 }
 
 // PeerOf says who is at the other end, if it showed a certificate and the handshake verified it. A connection to join has
@@ -42,7 +46,7 @@ func peerOf(c *x509.Certificate) (Peer, error) {
 	if len(s.OrganizationalUnit) != 1 || len(s.Organization) != 1 {
 		return Peer{}, fault.New(fault.Invalid, "certificate of %.64q: expected one role and one swarm", s.CommonName)
 	}
-	p := Peer{NodeID: s.CommonName, Role: strings.TrimPrefix(s.OrganizationalUnit[0], "swarm-"), SwarmID: s.Organization[0]}
+	p := Peer{NodeID: s.CommonName, Role: strings.TrimPrefix(s.OrganizationalUnit[0], "swarm-"), SwarmID: s.Organization[0], Issued: issued(c)}
 	if p.Role == s.OrganizationalUnit[0] {
 		p.Role = "" // without the prefix it is no role
 	}
@@ -60,6 +64,9 @@ func (p Peer) check() error {
 	}
 	return nil
 }
+
+// issued is when Sign made a certificate, which is good from some time before.
+func issued(c *x509.Certificate) time.Time { return c.NotBefore.Add(backdate) }
 
 func clip(s string) string { return s[:min(len(s), 64)] }
 

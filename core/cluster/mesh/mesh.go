@@ -117,12 +117,12 @@ func (m *Mesh) Update(routes []session.Route) {
 	for i := range routes {
 		r := &routes[i]
 		if !carried(&r.Port) {
-			m.log.Warn("a published port is of no kind that is carried", "service", r.Service, "port", r.Port.PublishedPort, "protocol", r.Port.Protocol)
+			m.log.Debug("a published port is of no kind that is carried", "service", r.Service, "port", r.Port.PublishedPort, "protocol", r.Port.Protocol)
 			continue
 		}
 		number := uint16(r.Port.PublishedPort)
 		if wanted[number] {
-			m.log.Warn("a published port is that of two services", "service", r.Service, "port", number)
+			m.log.Debug("a published port is that of two services", "service", r.Service, "port", number)
 			continue
 		}
 		wanted[number] = true

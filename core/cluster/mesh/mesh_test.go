@@ -2,15 +2,9 @@ package mesh
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/netip"
 	"runtime"
@@ -22,7 +16,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sampan-project/sampan/core/cluster/identity"
 	"github.com/sampan-project/sampan/core/cluster/session"
+	"github.com/sampan-project/sampan/core/cluster/transport"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -70,58 +66,98 @@ func (h *host) listen(number uint16) (net.Listener, error) {
 	return l, err
 }
 
-// newHost starts a node; certificate nil: its tunnels are without TLS.
-func newHost(t *testing.T, id string, certificate *tls.Certificate, change func(*Options)) *host {
+// newHost starts a node of the swarm, with the transport that it has in life; nil: its tunnels are bare sockets.
+func newHost(t *testing.T, id string, s *swarm, change func(*Options)) *host {
 	t.Helper()
 	h := &host{id: id, listeners: map[uint16]net.Listener{}, tasks: map[string]netip.AddrPort{}}
+	o := Options{NodeID: id, Tasks: h, Listen: h.listen}
+	var serve func()
+	if s == nil {
+		serve = h.bare(t, &o)
+	} else {
+		serve = s.join(t, h, &o)
+	}
+	if change != nil {
+		change(&o)
+	}
+	h.Mesh = New(o)
+	t.Cleanup(func() { closed(t, h) })
+	serve()
+	return h
+}
+
+// bare has the node's tunnels come over sockets without TLS, once it serves.
+func (h *host) bare(t *testing.T, o *Options) (serve func()) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.cluster = l.Addr().String()
-	if certificate != nil {
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*certificate}})
+	o.Dial = func(ctx context.Context, _, address string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
 	}
-	o := Options{NodeID: id, Tasks: h, Listen: h.listen, Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
-		if certificate == nil {
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
-		}
-		return (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", address)
-	}}
-	if change != nil {
-		change(&o)
-	}
-	h.Mesh = New(o)
 	var served sync.WaitGroup
-	served.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			served.Go(func() { h.Serve(context.Background(), conn) })
-		}
-	})
 	t.Cleanup(func() {
-		closed(t, h)
 		l.Close()
 		served.Wait()
 	})
-	return h
+	return func() {
+		served.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				served.Go(func() { h.Serve(context.Background(), conn) })
+			}
+		})
+	}
 }
 
-func selfSigned(t *testing.T) *tls.Certificate {
+// swarm is whose certificates its nodes have.
+type swarm struct {
+	id        string
+	authority identity.Authority
+	ids       map[string]string // of nodes, by what they are called in these tests
+}
+
+func newSwarm(t *testing.T) *swarm {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	authority, err := identity.NewAuthority()
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	return &swarm{identity.NewID(), authority, map[string]string{}}
+}
+
+func (s *swarm) join(t *testing.T, h *host, o *Options) (serve func()) {
+	t.Helper()
+	s.ids[h.id] = identity.NewID()
+	key, csr, err := identity.NewRequest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{cert}, PrivateKey: key}
+	cert, err := s.authority.Sign(csr, s.ids[h.id], wire.RoleWorker, s.id, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who, err := identity.New(cert, key, s.authority.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := transport.Listen("127.0.0.1:0", identity.NewHolder(who), transport.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closed(t, n) })
+	h.cluster = n.Addr().String()
+	o.Dial = func(ctx context.Context, id, address string) (net.Conn, error) {
+		return n.DialTunnel(ctx, s.ids[id], address)
+	}
+	return func() {
+		n.Tunnels(func(ctx context.Context, conn net.Conn, _ identity.Peer) { h.Serve(ctx, conn) })
+	}
 }
 
 // task starts a task on the node; each connection to it is handled by serve.
@@ -236,8 +272,8 @@ func same(t *testing.T, what string, got, want any) {
 }
 
 func TestAllTasksInTurn(t *testing.T) {
-	certificate := selfSigned(t)
-	a, b, c := newHost(t, "a", certificate, nil), newHost(t, "b", certificate, nil), newHost(t, "c", certificate, nil)
+	s := newSwarm(t)
+	a, b, c := newHost(t, "a", s, nil), newHost(t, "b", s, nil), newHost(t, "c", s, nil)
 	routes := route(a.task(t, "one", names("one")), a.task(t, "two", names("two")), b.task(t, "three", names("three")))
 	for _, h := range []*host{a, b, c} {
 		h.Update(routes)
@@ -308,8 +344,8 @@ func TestNoTask(t *testing.T) {
 // Each end may say that it sends nothing more and go on reading; all bytes arrive, and as many as there are.
 func TestHalfClose(t *testing.T) {
 	const size = 3 << 20
-	certificate := selfSigned(t)
-	a, b := newHost(t, "a", certificate, nil), newHost(t, "b", certificate, nil)
+	s := newSwarm(t)
+	a, b := newHost(t, "a", s, nil), newHost(t, "b", s, nil)
 	serve := func(c *net.TCPConn) {
 		n, err := io.Copy(io.Discard, c)
 		if err != nil {
@@ -335,8 +371,8 @@ func TestHalfClose(t *testing.T) {
 
 // The task's end first: what the client says then still arrives.
 func TestHalfCloseOfTask(t *testing.T) {
-	certificate := selfSigned(t)
-	a, b := newHost(t, "a", certificate, nil), newHost(t, "b", certificate, nil)
+	s := newSwarm(t)
+	a, b := newHost(t, "a", s, nil), newHost(t, "b", s, nil)
 	heard := make(chan string, 2)
 	serve := func(c *net.TCPConn) {
 		_ = c.CloseWrite()
@@ -359,8 +395,8 @@ func TestHalfCloseOfTask(t *testing.T) {
 
 // A task that breaks a connection off has not ended it well, and the client must see that.
 func TestReset(t *testing.T) {
-	certificate := selfSigned(t)
-	a, b := newHost(t, "a", certificate, nil), newHost(t, "b", certificate, nil)
+	s := newSwarm(t)
+	a, b := newHost(t, "a", s, nil), newHost(t, "b", s, nil)
 	serve := func(c *net.TCPConn) {
 		_, _ = io.ReadFull(c, make([]byte, 1))
 		_ = c.SetLinger(0)
@@ -477,9 +513,9 @@ func TestUnpublished(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
-	certificate := selfSigned(t)
+	s := newSwarm(t)
 	short := func(o *Options) { o.Idle = 200 * time.Millisecond }
-	a, b := newHost(t, "a", certificate, short), newHost(t, "b", certificate, nil)
+	a, b := newHost(t, "a", s, short), newHost(t, "b", s, nil)
 	for _, target := range []session.Target{a.task(t, "near", waits), b.task(t, "far", waits)} {
 		a.Update(route(target))
 		conn := a.connect(t)
@@ -493,8 +529,8 @@ func TestIdle(t *testing.T) {
 func TestClose(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Run("nodes", func(t *testing.T) {
-		certificate := selfSigned(t)
-		a, b := newHost(t, "a", certificate, nil), newHost(t, "b", certificate, nil)
+		s := newSwarm(t)
+		a, b := newHost(t, "a", s, nil), newHost(t, "b", s, nil)
 		a.Update(route(a.task(t, "near", waits), b.task(t, "far", waits)))
 		for range 4 {
 			echo(t, a.connect(t))

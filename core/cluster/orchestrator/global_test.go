@@ -102,3 +102,15 @@ func TestGlobalUpdate(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestGlobalServiceThatIsConstrainedLater(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.create(spec("agent", 0, onEachNode))
+	w.settle()
+	w.change("agent", constrained("node.id==b"))
+	w.pass(time.Minute)
+	if diff := cmp.Diff(map[string]int{"b": 1}, w.on("agent")); diff != "" {
+		t.Errorf("%s\n%s", diff, w.list())
+	}
+	expect(w, "tasks that were made", w.ids, 2)
+}

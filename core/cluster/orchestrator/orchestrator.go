@@ -73,18 +73,14 @@ func Step(w store.Writer, now time.Time, o Options) time.Duration {
 	for range rounds {
 		s.changed, s.again = false, time.Time{}
 		s.round()
-		if !s.changed {
-			break
-		}
-		if s.Full() {
-			s.due(s.now.Add(soon))
+		if !s.changed || s.Full() {
 			break
 		}
 	}
-	switch {
-	case s.again.IsZero() && s.changed:
-		return soon
-	case s.again.IsZero():
+	if s.changed { // there may be more to do
+		s.due(s.now.Add(soon))
+	}
+	if s.again.IsZero() {
 		return 0
 	}
 	return max(s.again.Sub(s.now), soon)

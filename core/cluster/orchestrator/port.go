@@ -15,17 +15,17 @@ const (
 // allocatePorts gives the services' published ports to them: Endpoint says which they have. A port once given stays.
 func (s *step) allocatePorts() {
 	services := s.Services()
-	taken := map[hostPort]bool{}
+	free := freePorts{taken: map[hostPort]bool{}, next: map[string]uint32{}}
 	for _, service := range services {
 		for _, p := range publishedBy(service) {
-			taken[hostPort{p.Protocol, p.PublishedPort}] = true
+			free.taken[hostPort{p.Protocol, p.PublishedPort}] = true
 		}
 	}
 	for _, service := range services {
 		if s.Full() {
 			return
 		}
-		if endpoint := endpointFor(service, taken); !same(endpoint, service.Endpoint) {
+		if endpoint := endpointFor(service, free); !same(endpoint, service.Endpoint) {
 			s.putService(service, func(service *wire.Service) { service.Endpoint = endpoint })
 		}
 	}
@@ -40,49 +40,60 @@ func publishedBy(service *wire.Service) []wire.ServicePort {
 	return append(ports, service.Endpoint.Ports...)
 }
 
-// endpointFor is the service's endpoint with all its ports chosen, as long as there are any; taken are all that are not free.
-func endpointFor(service *wire.Service, taken map[hostPort]bool) wire.ServiceEndpoint {
+// endpointFor is the service's endpoint with all its ports chosen, as long as there are any.
+func endpointFor(service *wire.Service, free freePorts) wire.ServiceEndpoint {
 	spec := service.Spec.EndpointSpec
 	if spec == nil || len(spec.Ports) == 0 {
 		return wire.ServiceEndpoint{} // as Docker shows it
 	}
 	endpoint := wire.ServiceEndpoint{Spec: *spec}
-	reused := map[int]bool{}
+	has := givenPorts(service)
 	for _, p := range spec.Ports {
 		if p.PublishMode == wire.PublishIngress && p.PublishedPort == 0 {
-			p.PublishedPort = choosePort(service, p, reused, taken)
+			if given := has[p]; len(given) > 0 {
+				p.PublishedPort, has[p] = given[0], given[1:]
+			} else {
+				p.PublishedPort = free.take(p.Protocol)
+			}
 		}
 		endpoint.Ports = append(endpoint.Ports, p)
 	}
 	return endpoint
 }
 
-// choosePort is the port that the service has already for p, or the first that is free; 0 when none is.
-func choosePort(service *wire.Service, p wire.ServicePort, reused map[int]bool, taken map[hostPort]bool) uint32 {
-	for i, old := range service.Endpoint.Ports {
-		if !reused[i] && old.PublishMode == wire.PublishIngress && old.Name == p.Name && old.Protocol == p.Protocol &&
-			old.TargetPort == p.TargetPort && old.PublishedPort != 0 && !asksFor(service, old) {
-			reused[i] = true
-			return old.PublishedPort
+// givenPorts are the published ports that the service was given, by what it asked for, but those that it asks for by number now.
+func givenPorts(service *wire.Service) map[wire.ServicePort][]uint32 {
+	asked := map[hostPort]bool{}
+	for _, p := range service.Spec.EndpointSpec.Ports {
+		asked[hostPort{p.Protocol, p.PublishedPort}] = true
+	}
+	has := map[wire.ServicePort][]uint32{}
+	for _, p := range service.Endpoint.Ports {
+		if given := p.PublishedPort; p.PublishMode == wire.PublishIngress && given != 0 && !asked[hostPort{p.Protocol, given}] {
+			p.PublishedPort = 0
+			has[p] = append(has[p], given)
 		}
 	}
-	for port := uint32(firstPort); port <= lastPort; port++ {
-		if k := (hostPort{p.Protocol, port}); !taken[k] {
-			taken[k] = true
-			return port
-		}
-	}
-	return 0
+	return has
 }
 
-// asksFor says that the service wants this very port, so that it cannot be the one that stands for any.
-func asksFor(service *wire.Service, p wire.ServicePort) bool {
-	for _, q := range service.Spec.EndpointSpec.Ports {
-		if q.Protocol == p.Protocol && q.PublishedPort == p.PublishedPort {
-			return true
-		}
+// freePorts are those that no service has.
+type freePorts struct {
+	taken map[hostPort]bool
+	next  map[string]uint32 // by protocol, the first that may be free
+}
+
+// take answers with a free port, or 0 when there is none.
+func (f freePorts) take(protocol string) uint32 {
+	port := max(f.next[protocol], firstPort)
+	for port <= lastPort && f.taken[hostPort{protocol, port}] {
+		port++
 	}
-	return false
+	f.next[protocol] = port + 1
+	if port > lastPort {
+		return 0
+	}
+	return port
 }
 
 // CheckPorts refuses a specification that publishes a port that another service has. id is the service that it is for,

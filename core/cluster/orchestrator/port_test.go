@@ -53,6 +53,10 @@ func TestPorts(t *testing.T) {
 	}
 	w.create(spec("next", 0, publishes(anyPort(80))))
 	has("next", 30000)
+	w.create(spec("twice", 0, publishes(anyPort(80), anyPort(80))))
+	has("twice", 30001, 30004)
+	w.change("twice", publishes(anyPort(80), anyPort(80), anyPort(81)))
+	has("twice", 30001, 30004, 30005)
 	endpoint := w.service("db").Endpoint
 	want := wire.ServicePort{Protocol: "tcp", TargetPort: 80, PublishedPort: 30002, PublishMode: "ingress"}
 	if endpoint.Spec.Mode != "vip" || endpoint.Ports[0] != want || endpoint.Spec.Ports[0] != want {

@@ -91,6 +91,18 @@ func TestScaleDownPrefersWhatDoesNotRun(t *testing.T) {
 	}
 }
 
+// A slot whose task is about to be removed is free, whatever the restart policy says of that task.
+func TestScaleUpAgain(t *testing.T) {
+	w := newWorld(t, "a")
+	w.create(spec("web", 2, restarts(wire.RestartNone, 0, 0, 0)))
+	w.settle()
+	w.change("web", scale(1))
+	w.step()
+	w.change("web", scale(2))
+	w.step()
+	expect(w, "tasks", len(w.wanted("web")), 2)
+}
+
 func TestServiceRemoval(t *testing.T) {
 	w := newWorld(t, "a", "b")
 	w.create(spec("web", 4))

@@ -123,9 +123,9 @@ func TestPreferences(t *testing.T) {
 
 func TestTwoPreferences(t *testing.T) {
 	w := newWorld(t)
-	for i, zone := range []string{"n", "n", "n", "s", "s", "s"} {
+	for i, at := range []struct{ zone, rack string }{{"n", "0"}, {"n", "0"}, {"n", "1"}, {"s", "0"}, {"s", "1"}, {"s", "1"}} {
 		w.node(fmt.Sprint(i), func(n *wire.Node) {
-			n.Spec.Labels = map[string]string{"zone": zone, "rack": zone + fmt.Sprint(i/2)}
+			n.Spec.Labels = map[string]string{"zone": at.zone, "rack": at.rack}
 		})
 	}
 	spread := func(keys ...string) (all []wire.PlacementPreference) {
@@ -134,10 +134,29 @@ func TestTwoPreferences(t *testing.T) {
 		}
 		return all
 	}
-	w.create(spec("web", 8, placement(wire.Placement{Preferences: spread("zone", "rack")})))
+	w.create(spec("web", 4, placement(wire.Placement{Preferences: spread("zone", "rack")})))
 	w.settle()
-	// Zone n has racks n0 (nodes 0, 1) and n1 (node 2); zone s has s1 (node 3) and s2 (nodes 4, 5).
+	if diff := cmp.Diff(map[string]int{"0": 1, "2": 1, "3": 1, "4": 1}, w.on("web")); diff != "" {
+		t.Error(diff)
+	}
+	w.change("web", scale(8))
+	w.settle()
 	if diff := cmp.Diff(map[string]int{"0": 1, "1": 1, "2": 2, "3": 2, "4": 1, "5": 1}, w.on("web")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Tasks that are about to end do not make a node look full.
+func TestTasksThatEndDoNotCount(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.create(spec("old", 2, constrained("node.id==a")))
+	w.create(spec("other", 1, constrained("node.id==b")))
+	w.settle()
+	w.change("old", scale(0))
+	w.step()
+	w.create(spec("web", 1))
+	w.step()
+	if diff := cmp.Diff(map[string]int{"a": 1}, w.on("web")); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,7 +91,7 @@ func TestStatus(t *testing.T) {
 func TestManyTasks(t *testing.T) {
 	w := newWorld(t, "a", "b")
 	options := Options{NewID: func() string { w.ids++; return string(rune('a'+w.ids%26)) + time.Duration(w.ids).String() }}
-	w.create(spec("web", 400, container(func(c *wire.ContainerSpec) { c.Env = []string{"TEXT=" + string(make([]byte, 30_000))} })))
+	w.create(spec("web", 120, container(func(c *wire.ContainerSpec) { c.Env = []string{"TEXT=" + strings.Repeat("a", 50_000)} })))
 	steps := 0
 	for again := time.Duration(1); again != 0; steps++ {
 		w.update(func(tx store.Writer) { again = Step(tx, w.now, options) })
@@ -104,8 +105,28 @@ func TestManyTasks(t *testing.T) {
 			placed++
 		}
 	}
-	if placed != 400 || steps < 3 {
+	if placed != 120 || steps < 3 {
 		t.Errorf("%d tasks with a node after %d steps", placed, steps)
+	}
+}
+
+// The longest specification that is allowed, with the previous one and all its ports, is not too long for the store.
+func TestLongestSpec(t *testing.T) {
+	w := newWorld(t)
+	var ports []wire.ServicePort
+	for i := range 5000 {
+		ports = append(ports, fixed(uint32(i+1), uint32(i+10000)))
+	}
+	w.create(spec("web", 0, publishes(ports...)))
+	w.step()
+	w.change("web", publishes(ports[1:]...))
+	w.step()
+	w.change("web", publishes(ports...))
+	w.step()
+	expect(w, "ports", len(w.service("web").Endpoint.Ports), len(ports))
+	s := Complete(spec("db", 0, publishes(append(ports, ports...)...)))
+	if err := validateSize(&s); err == nil {
+		t.Error("twice as many ports are not too long")
 	}
 }
 

@@ -1,12 +1,14 @@
 package orchestrator
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"time"
 
 	"github.com/distribution/reference"
 
+	"github.com/sampan-project/sampan/core/cluster/store"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -18,6 +20,9 @@ const (
 
 	// maxTasks bounds the numbers of tasks that a service may ask for.
 	maxTasks = 1 << 20
+	// maxSpec bounds a specification as JSON: a service has it, the previous one, and its ports twice more, and that
+	// together must be less than an object of the store may be.
+	maxSpec = store.MaxObject / 5
 )
 
 var serviceName = regexp.MustCompile(`^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$`)
@@ -28,12 +33,23 @@ func invalid(format string, args ...any) error { return fault.New(fault.Invalid,
 // has some. What this version cannot do is refused too, by name.
 func Validate(spec *wire.ServiceSpec) error {
 	for _, check := range []func(*wire.ServiceSpec) error{
-		validateName, validateRuntime, validateResources, validateRestart, validatePlacement, validateContainer, validateMode, validateUpdates,
+		validateSize, validateName, validateRuntime, validateResources, validateRestart, validatePlacement, validateContainer, validateMode, validateUpdates,
 		validateEndpoint, validateSupport,
 	} {
 		if err := check(spec); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func validateSize(spec *wire.ServiceSpec) error {
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return fault.As(fault.Invalid, err)
+	}
+	if len(text) > maxSpec {
+		return &fault.Field{Field: "specification of the service", Given: fmt.Sprintf("%d bytes", len(text)), Expected: fmt.Sprintf("at most %d bytes", maxSpec)}
 	}
 	return nil
 }
@@ -236,7 +252,7 @@ func validateUpdate(c *wire.UpdateConfig) error {
 		return invalid("TaskSpec: update-delay cannot be negative")
 	case c.Monitor < 0:
 		return invalid("TaskSpec: update-monitor cannot be negative")
-	case !(c.MaxFailureRatio >= 0 && c.MaxFailureRatio <= 1): // not a number is neither
+	case c.MaxFailureRatio < 0 || c.MaxFailureRatio > 1:
 		return invalid("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1")
 	}
 	return nil

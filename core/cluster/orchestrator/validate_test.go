@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"encoding/json"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ func TestValidate(t *testing.T) {
 		class  fault.Class
 	}{
 		"right":           {func(*wire.ServiceSpec) {}, "", 0},
+		"too long":        {container(func(c *wire.ContainerSpec) { c.Env = []string{strings.Repeat("a", maxSpec)} }), `specification of the service "419619 bytes": expected at most 419430 bytes`, fault.Invalid},
 		"no name":         {func(s *wire.ServiceSpec) { s.Name = "" }, "meta: name must be provided", fault.Invalid},
 		"odd name":        {func(s *wire.ServiceSpec) { s.Name = "a.b" }, "name must be valid as a DNS name component", fault.Invalid},
 		"long name":       {func(s *wire.ServiceSpec) { s.Name = "a123456789a123456789a123456789a123456789a123456789a123456789a123" }, "name must be 63 characters or fewer", fault.Invalid},
@@ -72,7 +74,7 @@ func TestValidate(t *testing.T) {
 		"update delay":    {updates(wire.UpdateConfig{Delay: minus}), "TaskSpec: update-delay cannot be negative", fault.Invalid},
 		"monitor":         {updates(wire.UpdateConfig{Monitor: minus}), "TaskSpec: update-monitor cannot be negative", fault.Invalid},
 		"ratio":           {updates(wire.UpdateConfig{MaxFailureRatio: 1.5}), "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1", fault.Invalid},
-		"no ratio":        {updates(wire.UpdateConfig{MaxFailureRatio: float32(math.NaN())}), "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1", fault.Invalid},
+		"no ratio":        {updates(wire.UpdateConfig{MaxFailureRatio: float32(math.NaN())}), "json: unsupported value: NaN", fault.Invalid},
 		"rollback":        {func(s *wire.ServiceSpec) { s.RollbackConfig = &wire.UpdateConfig{Order: "random"} }, "unrecognized update order random", fault.Invalid},
 		"two modes":       {func(s *wire.ServiceSpec) { s.Mode.Global = &wire.Global{} }, "must specify only one service mode", fault.Invalid},
 		"job with update": {func(s *wire.ServiceSpec) {

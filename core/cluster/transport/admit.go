@@ -22,6 +22,10 @@ type conn struct {
 	closed bool
 	ends   []func()
 	whole  atomic.Bool // its end must be said within TLS
+
+	// Who is at the other end and what it speaks, since keep.
+	peer     identity.Peer
+	protocol string
 }
 
 // errCut is the end of a connection that nobody said within TLS (RFC 8446, section 6.1): of a process that
@@ -146,7 +150,8 @@ func (n *Node) handshake(c *conn, t *tls.Conn) {
 
 // keep counts a connection with a certificate, until it ends.
 func (n *Node) keep(c *conn, peer identity.Peer, protocol string) error {
-	if !n.peers.enter(c, peer.NodeID) {
+	c.peer, c.protocol = peer, protocol
+	if !n.peers.enter(c, peer.NodeID, protocol) {
 		return errTooMany
 	}
 	c.whole.Store(protocol == Tunnel)
@@ -188,11 +193,16 @@ func newPeers(most, perNode int) *peers {
 	return &peers{max: most, maxPerNode: perNode, nodes: map[net.Conn]string{}, counts: map[string]int{}}
 }
 
-// enter keeps the connection until leave; it says whether there is room.
-func (p *peers) enter(c net.Conn, nodeID string) bool {
+// enter keeps the connection until leave; it says whether there is room. There is twice as much for what is no tunnel: a
+// published port that is busy must not keep the nodes from each other.
+func (p *peers) enter(c net.Conn, nodeID, protocol string) bool {
+	most, perNode := p.max, p.maxPerNode
+	if protocol != Tunnel {
+		most, perNode = 2*most, 2*perNode
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.nodes) >= p.max || p.counts[nodeID] >= p.maxPerNode {
+	if p.closed || len(p.nodes) >= most || p.counts[nodeID] >= perNode {
 		return false
 	}
 	p.nodes[c] = nodeID
@@ -210,20 +220,20 @@ func (p *peers) leave(c net.Conn) {
 	}
 }
 
-func (p *peers) drop(nodeID string) { p.end(func(id string) bool { return id == nodeID }) }
+func (p *peers) drop(nodeID string) { p.end(func(_ net.Conn, id string) bool { return id == nodeID }) }
 
 func (p *peers) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	p.end(func(string) bool { return true })
+	p.end(func(net.Conn, string) bool { return true })
 }
 
-func (p *peers) end(which func(nodeID string) bool) {
+func (p *peers) end(which func(c net.Conn, nodeID string) bool) {
 	p.mu.Lock()
 	var ended []net.Conn
 	for c, id := range p.nodes {
-		if which(id) {
+		if which(c, id) {
 			ended = append(ended, c)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
 
 	"github.com/sampan-project/sampan/core/cluster/identity"
 	"github.com/sampan-project/sampan/core/fault"
@@ -85,15 +86,22 @@ func TestCrowd(t *testing.T) {
 func TestPeers(t *testing.T) {
 	p := newPeers(3, 2)
 	conns := []*fake{{name: "0"}, {name: "1"}, {name: "2"}, {name: "3"}, {name: "4"}}
-	got := []bool{p.enter(conns[0], "a"), p.enter(conns[1], "a"), p.enter(conns[2], "a"), p.enter(conns[3], "b"), p.enter(conns[4], "c")}
+	got := []bool{p.enter(conns[0], "a", Tunnel), p.enter(conns[1], "a", Tunnel), p.enter(conns[2], "a", Tunnel), p.enter(conns[3], "b", Tunnel), p.enter(conns[4], "c", Tunnel)}
 	if diff := cmp.Diff([]bool{true, true, false, true, false}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	p.leave(conns[2]) // was never in
 	p.leave(conns[0])
-	if !p.enter(conns[2], "a") {
+	if !p.enter(conns[2], "a", Tunnel) {
 		t.Error("no room though one has left")
 	}
+	// tunnels have taken all that is theirs, and the log and requests have their own
+	more := []*fake{{name: "5"}, {name: "6"}, {name: "7"}, {name: "8"}}
+	got = []bool{p.enter(more[0], "a", Raft), p.enter(more[1], "a", HTTP), p.enter(more[2], "a", Raft), p.enter(more[3], "c", Raft), p.enter(conns[4], "d", HTTP)}
+	if diff := cmp.Diff([]bool{true, true, false, true, false}, got); diff != "" {
+		t.Errorf("beside tunnels (-want +got):\n%s", diff)
+	}
+	p.leave(more[3])
 	p.drop("a")
 	if !conns[1].closed || !conns[2].closed || conns[3].closed {
 		t.Errorf("after Drop of a: %+v", conns)
@@ -264,6 +272,41 @@ func TestAllowedByProtocol(t *testing.T) {
 	if got, err := get(t.Context(), former.Client(), manager.addr); got != "HTTP/2.0 manager "+former.id || err != nil {
 		t.Errorf("got %q, %v", got, err)
 	}
+}
+
+// What a manager has open of the log when its role is taken away ends with it; its other connections do not.
+func TestReview(t *testing.T) {
+	s := newSwarm(t)
+	var demoted atomic.Bool
+	manager := s.node(wire.RoleManager, Options{Allowed: func(_ identity.Peer, protocol string) bool { return protocol != Raft || !demoted.Load() }})
+	former := s.node(wire.RoleManager, Options{})
+	manager.Tunnels(func(_ context.Context, c net.Conn, _ identity.Peer) { _, _ = io.Copy(c, c) })
+	layer := manager.Raft()
+	go func() {
+		c, err := layer.Accept()
+		if err == nil {
+			_, _ = io.Copy(c, c)
+		}
+	}()
+	log, err := former.Raft().Dial(raft.ServerAddress(manager.addr), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	tunnel, err := former.DialTunnel(t.Context(), manager.id, manager.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tunnel.Close()
+	manager.Review(Raft)
+	pass(t, log)
+	pass(t, tunnel)
+	demoted.Store(true)
+	manager.Review(Raft)
+	if n, err := log.Read(make([]byte, 1)); err == nil || n > 0 {
+		t.Errorf("the log's connection goes on: %d, %v", n, err)
+	}
+	pass(t, tunnel)
 }
 
 // An end of a tunnel is one that the other end has said: what a killed node leaves is none.

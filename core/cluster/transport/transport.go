@@ -52,7 +52,8 @@ type Options struct {
 	Handshakes, HandshakesPerAddress int
 	// Strangers are connections without a certificate, in all and of one address (128, 16).
 	Strangers, StrangersPerAddress int
-	// Connections with a certificate, in both directions, in all and of one node (16384, 4096).
+	// Connections with a certificate, in both directions, in all and of one node, until no tunnel is taken any more
+	// (16384, 4096); twice as many, until nothing is.
 	Connections, ConnectionsPerNode int
 }
 
@@ -137,6 +138,14 @@ func (n *Node) Addr() net.Addr { return n.listener.Addr() }
 // Drop ends every connection from and to the node. Who removes a node from the swarm first has Options.Allowed
 // refuse it.
 func (n *Node) Drop(nodeID string) { n.peers.drop(nodeID) }
+
+// Review ends the connections of a protocol that Options.Allowed refuses by now.
+func (n *Node) Review(protocol string) {
+	n.peers.end(func(c net.Conn, _ string) bool {
+		k, ok := c.(*conn)
+		return ok && k.protocol == protocol && !n.options.Allowed(k.peer, protocol)
+	})
+}
 
 // Close ends the listener, every connection and the contexts of handlers. It does not wait for them: one of them may have
 // called it.

@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sampan-project/sampan/core/cluster/agent"
+	"github.com/sampan-project/sampan/core/cluster/identity"
+	"github.com/sampan-project/sampan/core/cluster/mesh"
+	"github.com/sampan-project/sampan/core/cluster/transport"
+	"github.com/sampan-project/sampan/core/wire"
+)
+
+// member is this node in its swarm.
+type member struct {
+	m     *Manager
+	log   *slog.Logger
+	who   *identity.Holder
+	net   *transport.Node
+	agent *agent.Agent
+	mesh  *mesh.Mesh
+
+	ctx    context.Context // ends with the member
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	role chan string   // what the leader wants this node to be; holds the newest
+	up   chan struct{} // closed when the leader has spoken for the first time
+
+	mu      sync.Mutex
+	local   local
+	seat    *seat  // nil on workers, and on managers until their store is open
+	trouble string // why there is no session
+	upOnce  sync.Once
+}
+
+// newMember takes up the part that the state speaks of. It returns when the node listens; the rest follows in the
+// background.
+func (m *Manager) newMember(ctx context.Context, state *local) (_ *member, err error) {
+	who, err := identity.Load(filepath.Join(m.dir, certificatesDir))
+	if err != nil {
+		return nil, err
+	}
+	if who.Expired(time.Now()) {
+		return nil, errExpired
+	}
+	p := &member{
+		m: m, log: m.log.With("node", who.NodeID), who: identity.NewHolder(who), local: *state,
+		role: make(chan string, 1), up: make(chan struct{}),
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			p.cancel()
+		}
+	}()
+	p.net, err = transport.Listen(state.Listen, p.who, transport.Options{Allowed: p.allowed, Logger: p.log})
+	if err != nil {
+		return nil, err
+	}
+	p.agent = agent.New(agent.Options{
+		NodeID: who.NodeID, Containers: m.o.Containers, Images: m.o.Images, Events: m.o.Events, Info: m.o.Info, Logger: p.log, PreferLocal: m.o.PreferLocal,
+	})
+	p.mesh = mesh.New(mesh.Options{NodeID: who.NodeID, Tasks: p.agent, Dial: p.net.DialTunnel, Logger: p.log})
+	p.net.Tunnels(func(ctx context.Context, conn net.Conn, _ identity.Peer) { p.mesh.Serve(ctx, conn) })
+	if who.Role == wire.RoleManager {
+		err = p.takeSeat(ctx, state.Phase == phaseInit)
+	} else {
+		err = p.forgetSeat() // of a demotion that was cut off
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.mesh.Close(), p.agent.Close(), p.net.Close())
+	}
+	p.net.Serve(p)
+	p.work.Go(func() { p.uplink(p.ctx) })
+	p.work.Go(func() { p.keepIdentity(p.ctx) })
+	return p, nil
+}
+
+// allowed refuses nodes that were removed from the swarm, and the log to those that are managers no more, as far as
+// this node knows them: managers do.
+func (p *member) allowed(peer identity.Peer, protocol string) bool {
+	p.mu.Lock()
+	seat, alone := p.seat, p.local.ForceNew
+	p.mu.Unlock()
+	if alone && protocol == transport.Raft {
+		return false // the others are out, and the state does not say so yet
+	}
+	if seat == nil {
+		return true
+	}
+	r := seat.store.Reader()
+	c, n := r.Cluster(), r.Node(peer.NodeID)
+	switch {
+	case c == nil:
+		return true
+	case slices.Contains(c.Removed, peer.NodeID):
+		return false
+	case protocol != transport.Raft || n == nil: // one that it has not heard of yet
+		return true
+	}
+	// One that is to be a worker is needed for as long as it counts.
+	return n.Spec.Role == wire.RoleManager || seat.isManager(peer.NodeID)
+}
+
+// managing is this node's seat, or why it has none.
+func (p *member) managing() (*seat, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.seat != nil:
+		return p.seat, nil
+	case p.who.Current().Role == wire.RoleManager:
+		return nil, errPreparing
+	}
+	return nil, errWorker
+}
+
+// save changes what is on the disk of this part.
+func (p *member) save(change func(*local)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := p.local
+	change(&next)
+	if err := next.save(p.m.dir); err != nil {
+		return err
+	}
+	p.local = next
+	return nil
+}
+
+// state is a copy of what is on the disk.
+func (p *member) state() local {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.local
+	l.Managers = slices.Clone(l.Managers)
+	return l
+}
+
+func (p *member) setTrouble(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trouble = text
+}
+
+// close ends the member; its containers go on.
+func (p *member) close() error {
+	return p.end(func() error { return p.agent.Close() })
+}
+
+// end stops all that the member does; agent says what becomes of its containers.
+func (p *member) end(agent func() error) error {
+	p.mu.Lock()
+	seat := p.seat
+	p.mu.Unlock()
+	if seat != nil {
+		seat.stepDown()
+	}
+	p.cancel()
+	p.work.Wait() // nobody takes a seat from here on
+	err := errors.Join(p.mesh.Close(), agent())
+	p.leaveSeat()
+	return errors.Join(err, p.net.Close())
+}
