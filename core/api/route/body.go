@@ -1,12 +1,14 @@
 package route
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"os"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -50,8 +52,7 @@ func (r *Request) Decode(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-// decodeError says in one line what is wrong with a body, without Go's type names where they can
-// be had without.
+// decodeError says in one line what is wrong with a body, without Go's names of types.
 func decodeError(err error) error {
 	var tooLarge *http.MaxBytesError
 	var kind *json.UnmarshalTypeError
@@ -63,9 +64,35 @@ func decodeError(err error) error {
 	case errors.Is(err, io.EOF):
 		return fault.New(fault.Invalid, "invalid JSON: got EOF while reading request body")
 	case errors.As(err, &kind):
-		return fault.New(fault.Invalid, "invalid JSON: %s: got %s, expected %s", kind.Field, kind.Value, kind.Type)
+		return fault.New(fault.Invalid, "invalid JSON: %s: got %s, expected %s", cmp.Or(kind.Field, "the body"), kind.Value, jsonKind(kind.Type))
 	}
 	return fault.New(fault.Invalid, "invalid JSON: %w", err)
+}
+
+// jsonKind is what JSON calls the values that a type takes.
+func jsonKind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "a string in base64"
+		}
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Pointer:
+		return jsonKind(t.Elem())
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return "an integer"
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "an integer from 0"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "something else"
 }
 
 // Upload returns the body of an archive upload, bounded by MaxArchive. It may be read after the
