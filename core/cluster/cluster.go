@@ -164,9 +164,6 @@ func (m *Manager) resumeOnce(ctx context.Context, state *local) error {
 		return err
 	}
 	m.set(member)
-	if state.ForceNew { // the former daemon did not come to the end of it
-		return member.goAlone(ctx)
-	}
 	return nil
 }
 

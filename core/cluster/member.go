@@ -30,8 +30,9 @@ type member struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	role chan string   // what the leader wants this node to be; holds the newest
-	up   chan struct{} // closed when the leader has spoken for the first time
+	role   chan string   // what the leader wants this node to be; holds the newest
+	broken chan struct{} // has one when the log of this node's seat has ended by itself
+	up     chan struct{} // closed when the leader has spoken for the first time
 
 	mu      sync.Mutex
 	local   local
@@ -52,7 +53,7 @@ func (m *Manager) newMember(ctx context.Context, state *local) (_ *member, err e
 	}
 	p := &member{
 		m: m, log: m.log.With("node", who.NodeID), who: identity.NewHolder(who), local: *state,
-		role: make(chan string, 1), up: make(chan struct{}),
+		role: make(chan string, 1), broken: make(chan struct{}, 1), up: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -84,29 +85,46 @@ func (m *Manager) newMember(ctx context.Context, state *local) (_ *member, err e
 }
 
 // allowed refuses nodes that were removed from the swarm, and the log to those that are managers no more, as far as
-// this node knows them: managers do.
+// this node knows them: managers do. What it knows may be old: a certificate of a later time is believed, or nobody could
+// bring it up to date.
 func (p *member) allowed(peer identity.Peer, protocol string) bool {
 	p.mu.Lock()
-	seat, alone := p.seat, p.local.ForceNew
+	seat, alone, told := p.seat, p.local.ForceNew, p.local.Managers
 	p.mu.Unlock()
-	if alone && protocol == transport.Raft {
+	log := protocol == transport.Raft
+	if alone && log {
 		return false // the others are out, and the state does not say so yet
 	}
+	named := slices.ContainsFunc(told, func(m wire.SwarmPeer) bool { return m.NodeID == peer.NodeID })
 	if seat == nil {
-		return true
+		return !log || named
 	}
 	r := seat.store.Reader()
 	c, n := r.Cluster(), r.Node(peer.NodeID)
 	switch {
-	case c == nil:
-		return true
-	case slices.Contains(c.Removed, peer.NodeID):
+	case c != nil && slices.Contains(c.Removed, peer.NodeID):
 		return false
-	case protocol != transport.Raft || n == nil: // one that it has not heard of yet
+	case !log || named:
+		return true
+	case c == nil:
+		return false // it has nothing yet, and gets it from those that it was told of
+	case n == nil || n.Spec.Role == wire.RoleManager:
 		return true
 	}
 	// One that is to be a worker is needed for as long as it counts.
-	return n.Spec.Role == wire.RoleManager || seat.isManager(peer.NodeID)
+	return peer.Issued.After(n.UpdatedAt) || seat.isManager(peer.NodeID)
+}
+
+// reviewPeers ends what former managers have open of the log.
+func (s *seat) reviewPeers(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(reviewEvery):
+			s.member.net.Review(transport.Raft)
+		}
+	}
 }
 
 // managing is this node's seat, or why it has none.

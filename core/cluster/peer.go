@@ -110,8 +110,9 @@ func (p *member) isManager(peer identity.Peer) bool {
 		return false
 	}
 	if s, err := p.managing(); err == nil {
-		n := s.store.Reader().Node(peer.NodeID)
-		return n != nil && n.Spec.Role == wire.RoleManager
+		if n := s.store.Reader().Node(peer.NodeID); n != nil {
+			return n.Spec.Role == wire.RoleManager
+		}
 	}
 	return slices.ContainsFunc(p.state().Managers, func(m wire.SwarmPeer) bool { return m.NodeID == peer.NodeID })
 }

@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -9,53 +12,72 @@ import (
 	"github.com/sampan-project/sampan/core/wire"
 )
 
+const (
+	// lookAgain is how often a node looks at the clock: clocks are set, and machines sleep.
+	lookAgain = time.Hour
+	// calm is the least time between two changes of what a node is.
+	calm = time.Second
+)
+
 // keepIdentity keeps this node's certificate good, and makes it what the swarm wants it to be: a worker or a manager.
 func (p *member) keepIdentity(ctx context.Context) {
 	role := p.who.Current().Role
-	pause := time.Duration(0)
+	var pause time.Duration
+	var next time.Time // not before it is anything tried again
 	for {
-		who := p.who.Current()
-		wait := time.Until(who.RenewAt())
-		if pause > 0 {
-			wait = pause
+		wait := min(time.Until(p.who.Current().RenewAt()), lookAgain)
+		if !p.fits(role) {
+			wait = time.Until(next)
 		}
-		timer := time.NewTimer(min(max(wait, 0), time.Hour)) // clocks are set, and machines sleep
+		timer := time.NewTimer(max(wait, 0))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return
 		case role = <-p.role:
-			timer.Stop()
-			if role == who.Role && time.Now().Before(who.RenewAt()) && p.sits(role) {
-				pause = 0
-				continue
+		case <-p.broken:
+			if !p.sits(wire.RoleManager) {
+				p.leaveSeat()
+				next = time.Now().Add(calm)
 			}
 		case <-timer.C:
-			if pause == 0 && time.Now().Before(who.RenewAt()) {
-				continue
-			}
 		}
+		timer.Stop()
 		if ctx.Err() != nil {
 			return
 		}
-		if err := p.become(ctx, role); err != nil {
-			pause = min(max(2*pause, 10*firstPause), longPause)
-			p.log.Debug("renew this node's certificate", "role", role, "error", err)
+		if p.fits(role) || time.Now().Before(next) {
 			continue
 		}
-		pause = 0
+		if err := p.become(ctx, role); err != nil {
+			pause = min(max(2*pause, firstPause), longPause)
+			next = time.Now().Add(pause)
+			p.log.Debug("make this node what its swarm wants", "role", role, "error", err)
+			continue
+		}
+		// The certificate says what it is now. If the leader wants something else it says so again.
+		role, pause, next = p.who.Current().Role, 0, time.Now().Add(calm)
 	}
 }
 
-// sits reports whether the node has a seat as its role says.
+// fits reports whether the node is all that it shall be.
+func (p *member) fits(role string) bool {
+	who := p.who.Current()
+	return role == who.Role && time.Now().Before(who.RenewAt()) && p.sits(role) && !p.state().ForceNew
+}
+
+// sits reports whether the node has a seat as its role says. A worker has nothing of a former one either.
 func (p *member) sits(role string) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.seat == nil || role != wire.RoleManager {
-		return (p.seat != nil) == (role == wire.RoleManager)
+	seat := p.seat
+	p.mu.Unlock()
+	if role != wire.RoleManager {
+		_, err := os.Lstat(p.raftDir())
+		return seat == nil && errors.Is(err, fs.ErrNotExist)
+	}
+	if seat == nil {
+		return false
 	}
 	select {
-	case <-p.seat.store.Done():
+	case <-seat.store.Done():
 		return false
 	default:
 		return true
@@ -82,14 +104,20 @@ func (p *member) become(ctx context.Context, role string) error {
 		p.log.Info("this node has a new certificate", "role", next.Role, "until", next.NotAfter)
 		who = next
 	}
-	if p.sits(who.Role) {
-		return nil
+	if !p.sits(who.Role) {
+		p.leaveSeat() // also one whose log has ended
+		if who.Role == wire.RoleWorker {
+			return p.forgetSeat()
+		}
+		if err := p.takeSeat(ctx, false); err != nil {
+			p.log.Error("open the swarm's log", "error", err)
+			return err
+		}
 	}
-	p.leaveSeat() // also one whose log has ended
-	if who.Role == wire.RoleManager {
-		return p.takeSeat(ctx, false)
+	if p.state().ForceNew {
+		return p.goAlone(ctx)
 	}
-	return p.forgetSeat()
+	return nil
 }
 
 // renew asks the leader for a certificate for a new key.

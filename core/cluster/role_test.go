@@ -49,7 +49,7 @@ func stranger(t *testing.T, who *identity.Identity) *transport.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { n.Close() })
+	t.Cleanup(func() { _ = n.Close() })
 	return n
 }
 
@@ -118,6 +118,9 @@ func TestADemotedManagersCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer open.Close()
+	if err := open.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 
 	first.setRole(old.NodeID, wire.RoleWorker)
 	eventually(t, "it is a worker", func() bool { return second.Status() == "active/"+wire.RoleWorker })
@@ -202,6 +205,12 @@ func TestForceNewCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	eventually(t, "each has all managers in its log", func() bool { // else they cannot vote for each other
+		return !slices.ContainsFunc([]*machine{second, third}, func(m *machine) bool {
+			s, err := m.running().managing()
+			return err != nil || len(s.store.Managers()) != 3
+		})
+	})
 	second.halt()
 	third.halt()
 	if _, err := first.InitSwarm(t.Context(), wire.SwarmInitRequest{ForceNewCluster: true}); err != nil {
@@ -242,10 +251,14 @@ func TestAWorkerHasNoLog(t *testing.T) {
 	dir := filepath.Join(second.root, "swarm", raftDir)
 	leave := func() {
 		t.Helper()
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		made := filepath.Join(t.TempDir(), raftDir) // and moved: it may be removed at once
+		if err := os.MkdirAll(made, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "raft.db"), []byte("of a former seat"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(made, "raft.db"), []byte("of a former seat"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(made, dir); err != nil {
 			t.Fatal(err)
 		}
 	}

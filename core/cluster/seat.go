@@ -23,6 +23,8 @@ const (
 	settleTime = 5 * time.Second
 	// roleEvery is how often the leader looks again whether the managers are those that shall be.
 	roleEvery = 5 * time.Second
+	// reviewEvery is how often a manager looks whether all that speak of the log still may.
+	reviewEvery = time.Second
 )
 
 // seat is a manager's place among the managers.
@@ -44,7 +46,7 @@ type seat struct {
 func (p *member) takeSeat(ctx context.Context, bootstrap bool) error {
 	state, who := p.state(), p.who.Current()
 	o := store.Options{
-		Dir: filepath.Join(p.m.dir, raftDir), NodeID: who.NodeID, Addr: state.Advertise, Layer: p.net.Raft(), Logger: p.log,
+		Dir: p.raftDir(), NodeID: who.NodeID, Addr: state.Advertise, Layer: p.net.Raft(), Logger: p.log,
 	}
 	if state.ForceNew {
 		if err := store.Recover(o); err != nil {
@@ -68,6 +70,7 @@ func (p *member) takeSeat(ctx context.Context, bootstrap bool) error {
 	p.seat = s
 	p.mu.Unlock()
 	s.work.Go(func() { s.run(s.ctx) })
+	s.work.Go(func() { s.reviewPeers(s.ctx) })
 	if !bootstrap {
 		s.work.Go(func() { s.claim(s.ctx) })
 	}
@@ -91,7 +94,9 @@ func (p *member) leaveSeat() {
 }
 
 // forgetSeat removes what a manager that is none any more has of the others' state.
-func (p *member) forgetSeat() error { return os.RemoveAll(filepath.Join(p.m.dir, raftDir)) }
+func (p *member) forgetSeat() error { return os.RemoveAll(p.raftDir()) }
+
+func (p *member) raftDir() string { return filepath.Join(p.m.dir, raftDir) }
 
 // leads reports whether this manager leads.
 func (s *seat) leads() bool { return s.store.IsLeader() }
@@ -140,7 +145,7 @@ func (s *seat) run(ctx context.Context) {
 		case <-s.store.Done():
 			s.log.Error("the swarm's log has ended, and is opened again", "error", s.store.Err())
 			select { // keepIdentity does it
-			case s.member.role <- wire.RoleManager:
+			case s.member.broken <- struct{}{}:
 			default:
 			}
 			return
