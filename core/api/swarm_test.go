@@ -129,7 +129,7 @@ func TestSwarmRoutes(t *testing.T) {
 		{"POST", "/services/web/update?version=4&registryAuthFrom=x", "{}", 400, "invalid registryAuthFrom 'x'", ""},
 		{"DELETE", "/services/web", "", 200, "", "rm web"},
 		{"GET", "/services/web/logs?stdout=1&tail=5", "", 200, "a line", "logs web true false 5"},
-		{"GET", "/services/web/logs", "", 400, "must specify at least one of 'stdout' or 'stderr'", ""},
+		{"GET", "/services/web/logs", "", 400, "Bad parameters: you must choose at least one stream", ""},
 		{"GET", "/services/web/logs?stdout=1&tail=-1", "", 400, "tail", ""},
 		{"GET", "/services/nobody/logs?stdout=1", "", 404, "service nobody not found", ""},
 		{"GET", `/tasks?filters={"desired-state":["running"]}`, "", 200, "[]", "tasks map[desired-state:[running]]"},

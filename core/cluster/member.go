@@ -106,8 +106,8 @@ func (p *member) allowed(peer identity.Peer, protocol string) bool {
 		return false
 	case !log || named:
 		return true
-	case c == nil:
-		return false // it has nothing yet, and gets it from those that it was told of
+	case c == nil: // it has just begun, and has its own log at most
+		return seat.isManager(peer.NodeID)
 	case n == nil || n.Spec.Role == wire.RoleManager:
 		return true
 	}

@@ -211,7 +211,7 @@ func swarmLogs(w http.ResponseWriter, r *route.Request, tty bool, do func(ctx co
 		return err
 	}
 	if !o.Stdout && !o.Stderr {
-		return fault.New(fault.Invalid, "must specify at least one of 'stdout' or 'stderr'")
+		return fault.New(fault.Invalid, "Bad parameters: you must choose at least one stream")
 	}
 	ctx, cancel := r.Stream()
 	defer cancel()
