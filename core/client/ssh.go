@@ -34,6 +34,7 @@ func dialSSH(u *url.URL) (net.Conn, error) {
 	cmd := exec.Command("ssh", append(args, "system", "dial-stdio")...)
 	c := &commandConn{cmd: cmd, remote: address(u.String())}
 	cmd.Stderr = &c.stderr
+	cmd.WaitDelay = time.Second // another process, which ssh leaves for later connections, may keep its standard error open
 	var err error
 	if c.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -63,6 +64,7 @@ type commandConn struct {
 func (c *commandConn) Read(p []byte) (int, error) {
 	n, err := c.out.Read(p)
 	if n == 0 && errors.Is(err, io.EOF) {
+		_ = c.Close() // what it has said is whole when it has ended
 		if text := c.stderr.String(); text != "" {
 			return 0, fmt.Errorf("ssh: %s", text)
 		}
