@@ -149,7 +149,7 @@ func runScenarios() (map[string]string, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	outcome := map[string]string{}
+	outcome, said := map[string]string{}, map[string]*strings.Builder{}
 	for d := json.NewDecoder(out); ; {
 		var e struct{ Action, Package, Test, Output string }
 		if err := d.Decode(&e); err != nil {
@@ -160,7 +160,16 @@ func runScenarios() (map[string]string, error) {
 		}
 		_, name, sub := strings.Cut(e.Test, "/")
 		switch e.Action {
+		case "output":
+			if said[e.Test] == nil {
+				said[e.Test] = &strings.Builder{}
+			}
+			said[e.Test].WriteString(e.Output)
 		case "pass", "fail", "skip":
+			if text := said[e.Test]; e.Action == "fail" && text != nil {
+				fmt.Fprint(os.Stderr, text) // it may not fail again
+			}
+			delete(said, e.Test)
 			if sub {
 				key := e.Package[strings.LastIndex(e.Package, "/")+1:] + "/" + name
 				outcome[key] = e.Action
