@@ -67,9 +67,13 @@ func deleteFlags(p *program, f *pflag.FlagSet) action {
 	return func(args []string) error {
 		ctx, stop := interruptible()
 		defer stop()
-		c, err := p.load(args[0])
+		r, err := p.runtime(false)
+		if err != nil {
+			return err
+		}
+		c, err := r.Load(args[0])
 		if *force && fault.Is(err, fault.NotFound) {
-			return nil
+			return r.Clear(args[0])
 		}
 		if err != nil {
 			return err

@@ -31,7 +31,8 @@ type creation struct {
 	pidfdSocket                    string
 	noPivot, noNewKeyring          bool
 	preserve                       int
-	begun                          func() // see runtime.CreateOptions
+	startNext                      bool
+	begun                          func() // both: see runtime.CreateOptions
 }
 
 func (c *creation) flags(f *pflag.FlagSet) {
@@ -153,7 +154,7 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 	}
 	c, err := r.Create(ctx, id, runtime.CreateOptions{
 		Bundle: bundle, Spec: spec, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: files,
-		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot, Begun: o.begun,
+		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot, StartNext: o.startNext, Begun: o.begun,
 	})
 	if fault.Is(err, fault.Exists) {
 		return nil, fault.New(fault.Exists, "container with given ID already exists")

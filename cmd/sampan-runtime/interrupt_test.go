@@ -1,8 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,4 +48,62 @@ func TestInterruptedCreation(t *testing.T) {
 			h.refused(1, "container does not exist", "state", "c")
 		})
 	}
+}
+
+// Whenever the program is killed, `delete --force` finds all that is left of the container, and its id is free.
+func TestKilledCreation(t *testing.T) {
+	for _, verb := range []string{"create", "run"} {
+		t.Run(verb, func(t *testing.T) {
+			mark := fmt.Sprintf("1000.%d", os.Getpid())
+			h := newHouse(t, nil, "sleep", mark)
+			for after := time.Duration(0); after < 16*time.Millisecond; after += 400 * time.Microsecond {
+				cmd := h.command(verb, "c")
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(after)
+				cmd.Process.Kill() //nolint:errcheck // create may have ended
+				cmd.Wait()         //nolint:errcheck // it was killed
+				if r := h.call("delete", "--force", "c"); r.code != 0 {
+					t.Fatalf("killed after %v: %s", after, r.err)
+				}
+				if left, err := os.ReadDir(h.root); err == nil && len(left) > 0 {
+					t.Errorf("killed after %v: %v is left", after, left)
+				}
+			}
+			// The last process that was killed may still be on its way out.
+			for range 200 {
+				if len(processes(t, mark)) == 0 {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			if left := processes(t, mark); len(left) > 0 {
+				t.Errorf("processes %v are left", left)
+			}
+		})
+	}
+}
+
+// processes are those of the program under test but this one, and those that have the argument.
+func processes(t *testing.T, argument string) (pids []string) {
+	t.Helper()
+	program, err := os.Stat(under)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		pid := filepath.Base(dir)
+		exe, err := os.Stat(dir + "/exe")
+		ours := err == nil && os.SameFile(exe, program) && pid != strconv.Itoa(os.Getpid())
+		line, err := os.ReadFile(dir + "/cmdline")
+		if ours || err == nil && slices.Contains(strings.Split(string(line), "\x00"), argument) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }

@@ -40,12 +40,13 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 				return fmt.Errorf("become subreaper: %w", err)
 			}
 		}
+		notify := p.notification(args[0])
+		c.startNext = notify == nil && c.pidFile == "" && c.pidfdSocket == "" && (spec.Process == nil || !spec.Process.Terminal)
 		container, err := p.create(ctx, args[0], spec, &c)
 		if err != nil {
 			return err
 		}
 		defer container.Close() //nolint:errcheck // handles that were only read from
-		notify := p.notification(args[0])
 		if err := notify.listen(); err != nil {
 			return errors.Join(err, container.Delete(ctx, true))
 		}

@@ -27,6 +27,8 @@ type Container struct {
 	runtime *Runtime
 	dir     string
 	record  record
+	// reserved: the directory is this container's, which is being made.
+	reserved bool
 
 	mu       sync.Mutex
 	cgroup   *cgroup.Manager
@@ -35,6 +37,7 @@ type Container struct {
 	grouping func() error        // makes its cgroups; nil: they are there, or systemd makes them
 	pidfd    *os.File
 	console  *os.File
+	call     *os.File // of Start, made ahead; nil: Start makes it
 }
 
 // ID is the container's name below the root.
@@ -68,7 +71,7 @@ func (c *Container) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
-	for _, f := range []**os.File{&c.pidfd, &c.console} {
+	for _, f := range []**os.File{&c.pidfd, &c.console, &c.call} {
 		if *f != nil {
 			errs = append(errs, (*f).Close())
 			*f = nil
@@ -103,7 +106,10 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer dir.Close()
-	call, err := linux.Connect(dir, socketName)
+	call := c.called()
+	if call == nil {
+		call, err = linux.Connect(dir, socketName)
+	}
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.Conflict, "container %s is %s, expected created", c.ID(), c.status())
 	}
@@ -124,6 +130,15 @@ func (c *Container) Start(ctx context.Context) error {
 	}
 	c.runtime.log.Debug("started", "container", c.ID(), "pid", c.Pid())
 	return c.afterStart(ctx)
+}
+
+// called is the call that was made ahead, the first time.
+func (c *Container) called() *os.File {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	call := c.call
+	c.call = nil
+	return call
 }
 
 // afterStart runs the poststart hooks. When one fails the container ends (runtime.md, "Lifecycle", step 9;

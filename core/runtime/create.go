@@ -44,9 +44,9 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	if err != nil {
 		return nil, err
 	}
-	c, err := r.reserve(id, o, filter)
-	if err != nil {
-		return nil, err
+	c := r.describe(id, o, filter)
+	if c.recorded() {
+		return nil, taken(id) // reserve would find out too, with a process started in vain
 	}
 	defer func() {
 		if err != nil {
@@ -58,12 +58,17 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	if r.options.SystemdCgroup || o.SystemdCgroup {
 		defer c.hangUp()
 		o.begun()
-		err = c.prepareUnit(ctx, limits)
+		if err = c.reserve(filter); err == nil {
+			err = c.prepareUnit(ctx, limits)
+		}
 	} else {
 		now, few = withoutFewPids(o.Spec.Linux.Resources)
+		o.StartNext = o.StartNext && few == nil
 		c.grouping = func() error { return c.makeCgroup(now, limits) }
 		if cgroup.UnifiedMounted() {
-			err = c.group()
+			if err = c.reserve(filter); err == nil {
+				err = c.group()
+			}
 		}
 	}
 	if err != nil {
@@ -121,8 +126,8 @@ func (c *Container) limitPids(r *specs.LinuxResources) error {
 	return c.cgroup.Set(r)
 }
 
-// reserve makes the container's directory with its record.
-func (r *Runtime) reserve(id string, o CreateOptions, filter *initproc.Filter) (*Container, error) {
+// describe is the container as it is to be; nothing of it is made yet.
+func (r *Runtime) describe(id string, o CreateOptions, filter *initproc.Filter) *Container {
 	spec := *o.Spec
 	linux := *spec.Linux
 	linux.Seccomp = nil
@@ -140,22 +145,27 @@ func (r *Runtime) reserve(id string, o CreateOptions, filter *initproc.Filter) (
 	if o.NetNS != nil {
 		c.record.Namespaces |= unix.CLONE_NEWNET
 	}
-	if err := os.MkdirAll(r.options.Root, 0o711); err != nil {
-		return nil, fmt.Errorf("root: %w", err)
+	return c
+}
+
+// reserve makes the container's directory with its record.
+func (c *Container) reserve(filter *initproc.Filter) error {
+	if err := os.MkdirAll(filepath.Dir(c.dir), 0o711); err != nil {
+		return fmt.Errorf("root: %w", err)
 	}
-	if err := os.Mkdir(c.dir, 0o700); errors.Is(err, fs.ErrExist) {
-		return nil, fault.New(fault.Exists, "container with id exists: %s", id)
-	} else if err != nil {
-		return nil, fmt.Errorf("root: %w", err)
+	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("root: %w", err)
 	}
-	err := c.saveFilter(filter)
-	if err == nil {
-		err = c.save()
-	}
+	dir, err := c.claim()
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(c.dir))
+		return err
 	}
-	return c, nil
+	defer dir.Close()
+	c.reserved = true
+	if err := c.saveFilter(filter); err != nil {
+		return err
+	}
+	return c.save()
 }
 
 func (c *Container) saveFilter(filter *initproc.Filter) error {
@@ -175,15 +185,19 @@ func (c *Container) discard() error {
 		c.pidfd.Close()
 		c.pidfd = nil
 	}
-	if c.console != nil {
-		c.console.Close()
+	for _, f := range []*os.File{c.console, c.call} {
+		if f != nil {
+			f.Close()
+		}
 	}
 	if c.cgroup != nil {
 		errs = append(errs, c.cgroup.Kill(unix.SIGKILL))
 		c.leaveUnit(context.Background())
 		errs = append(errs, c.cgroup.Delete())
 	}
-	errs = append(errs, leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
+	if c.reserved { // else the directory is another container's
+		errs = append(errs, leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
+	}
 	return errors.Join(errs...)
 }
 
@@ -194,23 +208,13 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 		return err
 	}
 	defer done()
-	dir, err := linux.OpenAt(nil, c.dir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	listener, err := linux.Listen(dir, socketName, 1)
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
 	ours, theirs, err := linux.Socketpair()
 	if err != nil {
 		return err
 	}
 	defer ours.Close()
 	defer theirs.Close()
-	spawn.Files = append(append(spawn.Files, theirs, listener), o.ExtraFiles...)
+	spawn.Files = append(append(spawn.Files, theirs), o.ExtraFiles...)
 
 	child, err := spawn.Start()
 	if err != nil {
@@ -225,18 +229,25 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	if st, err := linux.Fstat(c.runtime.options.Init); err == nil {
 		c.record.Init = st.Ino
 	}
-	joins, err := c.joins()
+	if c.reserved {
+		err = c.save()
+	} else {
+		// Written once, and with the process in it: a file that takes another one's place is written to the disk at once
+		// (ext4(5), auto_da_alloc). The process ends by itself when there is nobody to talk with any more.
+		err = c.reserve(filter)
+	}
+	if err != nil {
+		return err
+	}
+	files, err := c.handOver()
 	if err != nil {
 		return err
 	}
 	defer func() {
-		for _, f := range joins {
+		for _, f := range files {
 			f.Close()
 		}
 	}()
-	if err := c.save(); err != nil {
-		return err
-	}
 	if made&unix.CLONE_NEWTIME != 0 {
 		if err := checkClock(child.Pid); err != nil {
 			return err
@@ -289,10 +300,16 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 		}
 	}
 	return c.converse(ctx, child, func() error {
-		if err := d.Send(config, joins...); err != nil && !errors.Is(err, unix.EPIPE) {
+		if err := d.Send(config, files...); err != nil && !errors.Is(err, unix.EPIPE) {
 			return err
 		}
 		o.begun()
+		// After it: what the caller does to be there when the program runs is done.
+		if o.StartNext {
+			if err := c.callAhead(); err != nil {
+				return err
+			}
+		}
 		err := d.Created()
 		c.console = d.Console
 		return err
@@ -374,6 +391,37 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 	files, err = streams(s, o.Spec.Process.Terminal, o.Stdin, o.Stdout, o.Stderr)
 	opened = append(opened, files...)
 	return s, made, done, err
+}
+
+// handOver are the files that come along with the configuration: the socket on which Start calls, then what joins
+// the cgroups.
+func (c *Container) handOver() ([]*os.File, error) {
+	dir, err := linux.OpenAt(nil, c.dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	listener, err := linux.Listen(dir, socketName, 1)
+	if err != nil {
+		return nil, err
+	}
+	joins, err := c.joins()
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return append([]*os.File{listener}, joins...), nil
+}
+
+// callAhead makes the call of Start. The first process hears it when it has come that far.
+func (c *Container) callAhead() error {
+	dir, err := linux.OpenAt(nil, c.dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	c.call, err = linux.Connect(dir, socketName)
+	return err
 }
 
 // joins makes the cgroups that the first process has not begun in, and opens what it joins them through.

@@ -10,8 +10,11 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/cgroup/systemd"
+	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/runtime/specjson"
 )
 
@@ -43,6 +46,69 @@ type record struct {
 	StartTime uint64 `json:"startTime,omitempty"` // clock ticks after boot, see linux.StartTime
 	// Init is the inode of the sealed program: what runs it has not been started yet.
 	Init uint64 `json:"init,omitempty"`
+}
+
+func taken(id string) error { return fault.New(fault.Exists, "container with id exists: %s", id) }
+
+// recorded reports whether the container has a record: one is being made, or there is one.
+func (c *Container) recorded() bool {
+	_, err := os.Lstat(filepath.Join(c.dir, recordFile))
+	return err == nil
+}
+
+// claim locks the directory of a container that has no record yet. It is the caller's alone until the returned file is
+// closed. A lock ends with its process: a directory without a record that nobody has locked is what was left of a
+// creation that was cut off, and whoever comes next has it. fault.Exists when it is another's.
+func (c *Container) claim() (*os.File, error) {
+	dir, err := linux.OpenAt(nil, c.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && c.recorded() {
+		err = taken(filepath.Base(c.dir))
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// Clear removes what a creation of the id has left that was cut off before there was a container. It is no error
+// when there is nothing; a container, and one that is being made, stay.
+func (r *Runtime) Clear(id string) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	c := &Container{runtime: r, dir: filepath.Join(r.options.Root, id)}
+	dir, err := c.claim()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || fault.Is(err, fault.Exists) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return os.RemoveAll(c.dir)
+}
+
+// ClearAll is Clear for every id. It is for the start of a program that has the root to itself.
+func (r *Runtime) ClearAll() error {
+	entries, err := os.ReadDir(r.options.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if checkID(e.Name()) == nil {
+			errs = append(errs, r.Clear(e.Name()))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Container) save() error {

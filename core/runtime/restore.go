@@ -62,15 +62,15 @@ func (r *Runtime) Restore(ctx context.Context, id string, o RestoreOptions) (_ *
 		return nil, err
 	}
 	defer done()
-	c, err := r.reserve(id, o.CreateOptions, filter)
-	if err != nil {
-		return nil, err
-	}
+	c := r.describe(id, o.CreateOptions, filter)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.discard())
 		}
 	}()
+	if err = c.reserve(filter); err != nil {
+		return nil, err
+	}
 	if err = c.makeCgroup(o.Spec.Linux.Resources, cgroup.Options{Clamp: o.ClampDefaults, Logger: r.log}); err != nil {
 		return nil, err
 	}

@@ -87,6 +87,9 @@ type CreateOptions struct {
 	ClampDefaults bool
 	// SystemdCgroup: systemd makes the cgroup of this one, as with that of Options of all.
 	SystemdCgroup bool
+	// StartNext: Start follows, and there is nothing that the program would have to wait for until then. It is called
+	// while the container is made, and may run, and end, before Create returns.
+	StartNext bool
 	// Begun, unless nil, is called once before Create waits for somebody else: for the first process, which makes the
 	// container meanwhile, or for systemd. What the caller has to do too costs no time then.
 	Begun func()

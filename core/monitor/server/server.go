@@ -100,6 +100,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("monitor: %w", err)
 	}
+	if err := rt.ClearAll(); err != nil {
+		o.Logger.Warn("creations that were cut off are not cleared", "error", err)
+	}
 	stopOrphans, err := adoptOrphans(s)
 	if err != nil {
 		return fmt.Errorf("monitor: %w", err)

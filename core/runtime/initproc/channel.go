@@ -18,7 +18,7 @@ import (
 // A message is a kind, the length of its payload (4 bytes, big endian) and the payload. Files may
 // come along.
 const (
-	kindConfig   = 'c' // with the files of Config.Joins
+	kindConfig   = 'c' // with the socket for Start and the files of Config.Joins
 	kindConsole  = 't' // with the terminal's master
 	kindWarning  = 'w'
 	kindTree     = 'm' // with the number of a mount, a question; the parent answers with its tree
@@ -151,18 +151,18 @@ type Dialogue struct {
 // NewDialogue speaks through the socket, which stays the caller's.
 func NewDialogue(socket *os.File) *Dialogue { return &Dialogue{c: newChannel(socket)} }
 
-// Send sends the configuration, without the parts of other systems than Linux, and the files of cgroups that the
-// process is to join.
-func (d *Dialogue) Send(config *Config, joins ...*os.File) error {
+// Send sends the configuration, without the parts of other systems than Linux, and for Create the listening socket
+// and the files of cgroups that the process is to join.
+func (d *Dialogue) Send(config *Config, files ...*os.File) error {
 	sent, spec := *config, *config.Spec
-	sent.Joins = len(joins)
+	sent.Joins = max(0, len(files)-1)
 	spec.Solaris, spec.Windows, spec.VM, spec.ZOS, spec.FreeBSD = nil, nil, nil, nil, nil
 	sent.Spec = &spec
 	payload, err := wire.Append(make([]byte, 0, 8<<10), &sent)
 	if err != nil {
 		return fmt.Errorf("encode the configuration: %w", err)
 	}
-	return d.c.sendFiles(kindConfig, payload, joins...)
+	return d.c.sendFiles(kindConfig, payload, files...)
 }
 
 // ErrEnded is the error of a process that ended without a word: it was killed.

@@ -5,12 +5,11 @@
 // container's namespaces and cgroup (core/linux, Spawn), with these files:
 //
 //	0 1 2   standard streams of the program
-//	3       the channel to core/runtime: configuration in, with what joins the cgroups that were made meanwhile;
-//	        console, warnings, outcome out
-//	4       Create only: the listening socket on which Start calls
-//	5...    the files that the caller passes on to the program
+//	3       the channel to core/runtime: configuration in; console, warnings, outcome out
+//	4...    the files that the caller passes on to the program
 //
-// Create's process does everything up to the program's last step, says so on the channel, and waits
+// With Create's configuration come the listening socket on which Start calls, and what joins the cgroups that were
+// made meanwhile. Create's process does everything up to the program's last step, says so on the channel, and waits
 // for a call on the listening socket. Whoever calls, in whatever process, is told the outcome of
 // execve(2) there: an error, or a "go" followed by the end of file that the close-on-exec flag makes.
 // Exec's process goes on at once, and tells it on the channel.
@@ -21,6 +20,7 @@
 package initproc
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -33,9 +33,8 @@ import (
 
 // Files of the process.
 const (
-	channelFile  = 3
-	listenerFile = 4
-	firstExtra   = 5
+	channelFile = 3
+	firstExtra  = 4
 )
 
 // Config is what core/runtime sends first, in the form of package wire: both run the same program.
@@ -58,7 +57,7 @@ type Config struct {
 	CgroupMounts map[string]string
 	Unified      bool
 
-	// Joins: so many files of cgroups come along, which this process joins first, as it was started before they
+	// Joins: so many files of cgroups come along after the socket for Start, which this process joins first, as it was started before they
 	// were made. OwnCgroup: after that it makes a cgroup namespace.
 	Joins     int
 	OwnCgroup bool
@@ -85,6 +84,7 @@ type Filter struct {
 type process struct {
 	Config
 	parent channel
+	start  *os.File // on which Start calls; nil for Exec
 	root   *linux.Root
 	proc   *os.File   // root of a procfs of our own pid namespace; nil until procfs is called
 	late   []*os.File // mounts that become read-only when all is in them
@@ -114,11 +114,14 @@ func run() {
 }
 
 func (p *process) run() error {
-	for fd := range 2 {
-		unix.CloseOnExec(channelFile + fd)
-	}
+	unix.CloseOnExec(channelFile)
 	if err := p.parent.config(&p.Config); err != nil {
 		return err
+	}
+	if !p.Exec {
+		if p.start = p.parent.in.Take(); p.start == nil {
+			return errors.New("read the configuration: expected the socket for the start")
+		}
 	}
 	// A fresh session: no terminal of the caller can be reached, and signals of its group do not
 	// come here.
@@ -158,8 +161,8 @@ func (p *process) join() error {
 	}
 	if p.Joins > 0 {
 		// The Go runtime holds open what the cgroup has of processor limits in which it began: the caller's.
-		if err := unix.CloseRange(uint(firstExtra+p.Extra), ^uint(0)>>33, 0); err != nil {
-			return fmt.Errorf("close_range: %w", err)
+		if err := p.closeBut(uint(firstExtra+p.Extra), uint(p.start.Fd())); err != nil {
+			return err
 		}
 	}
 	if !p.OwnCgroup {
@@ -168,6 +171,21 @@ func (p *process) join() error {
 	// It begins where this process is now.
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 		return fmt.Errorf("unshare: %w", err)
+	}
+	return nil
+}
+
+// closeBut closes all files from one on but another.
+func (p *process) closeBut(from, but uint) error {
+	var err error
+	if but > from {
+		err = unix.CloseRange(from, but-1, 0)
+	}
+	if err == nil {
+		err = unix.CloseRange(max(from, but+1), ^uint(0)>>33, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("close_range: %w", err)
 	}
 	return nil
 }
@@ -211,17 +229,16 @@ func (p *process) create() error {
 	if err := p.seal(); err != nil {
 		return err
 	}
-	listener := os.NewFile(listenerFile, "start")
 	if err := p.parent.send(kindReady, nil, nil); err != nil {
 		return err
 	}
 	p.parent.socket.Close()
 
-	call, err := linux.Accept(listener)
+	call, err := linux.Accept(p.start)
 	if err != nil {
 		return err
 	}
-	listener.Close()
+	p.start.Close()
 	p.parent = newChannel(call)
 	return p.finish(func() error { return p.parent.send(kindGo, nil, nil) })
 }

@@ -370,11 +370,8 @@ func (p *process) files() error {
 	}
 	p.parent = newChannel(os.NewFile(uintptr(n), "channel"))
 	for i := range p.Extra {
-		from, to := firstExtra+i, 3+i
-		if p.Exec {
-			from = listenerFile + i
-		}
-		if err := unix.Dup3(from, to, 0); err != nil {
+		to := 3 + i
+		if err := unix.Dup3(firstExtra+i, to, 0); err != nil {
 			return fmt.Errorf("pass file %d on: %w", to, err)
 		}
 	}

@@ -1,0 +1,131 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/fault"
+)
+
+func startNext(o *CreateOptions) { o.StartNext = true }
+
+func TestStartNext(t *testing.T) {
+	b := newBench(t)
+	if out, status := b.run(shellSpec("echo $A; exit 3"), startNext); out != "b" || status != 3 {
+		t.Errorf("%q, status %d", out, status)
+	}
+	if err := os.WriteFile(b.bundle+"/rootfs/noise", []byte{1, 2}, 0o755); err != nil { // #nosec G306 -- a program
+		t.Fatal(err)
+	}
+	spec := shellSpec("")
+	spec.Process.Args = []string{"/noise"}
+	c, _, err := b.create(spec, startNext)
+	if err == nil {
+		err = c.Start(t.Context())
+	}
+	if !errors.Is(err, unix.ENOEXEC) || !fault.Is(err, fault.Invalid) {
+		t.Errorf("a program that is none: %v", err)
+	}
+	spec = shellSpec("true")
+	spec.Process.Cwd = "/bin/sh"
+	if _, _, err := b.create(spec, startNext); err == nil {
+		t.Error("a directory that is none")
+	}
+}
+
+// Of those who make a container of one id at a time one succeeds, and the others take nothing away from it.
+func TestOneIDAtATime(t *testing.T) {
+	b := newBench(t)
+	for round := range 5 {
+		id := fmt.Sprintf("same-%d-%d", os.Getpid(), round)
+		spec := shellSpec("true")
+		spec.Linux.CgroupsPath = testCgroup(id)
+		var all sync.WaitGroup
+		made := make(chan *Container, 8)
+		for range cap(made) {
+			all.Go(func() {
+				c, err := b.Create(t.Context(), id, CreateOptions{Bundle: b.bundle, Spec: spec, ClampDefaults: true})
+				if err == nil {
+					made <- c
+				} else if !fault.Is(err, fault.Exists) {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if len(made) != 1 {
+			t.Fatalf("%d were made", len(made))
+		}
+		c := <-made
+		if err := c.Start(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := c.Delete(t.Context(), true); err != nil {
+			t.Error(err)
+		}
+		_ = c.Close()
+	}
+}
+
+// What a creation leaves that was killed before there was a record is in nobody's way.
+func TestCutOffBeforeTheRecord(t *testing.T) {
+	b := newBench(t)
+	remains := func(id string) string {
+		dir := filepath.Join(b.options.Root, id)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{seccompFile, recordFile + ".new"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	for _, id := range []string{"x", "y"} {
+		remains(id)
+	}
+	if err := b.ClearAll(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(b.options.Root); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+
+	c := &Container{runtime: b.Runtime, dir: remains("z")}
+	making, err := c.claim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := shellSpec("true")
+	spec.Linux.CgroupsPath = testCgroup("z")
+	create := func() (*Container, error) {
+		return b.Create(t.Context(), "z", CreateOptions{Bundle: b.bundle, Spec: spec, ClampDefaults: true})
+	}
+	if _, err := create(); !fault.Is(err, fault.Exists) {
+		t.Errorf("while it is made: %v, want class exists", err)
+	}
+	if err := b.Clear("z"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(c.dir); err != nil {
+		t.Errorf("it was cleared while it is made: %v", err)
+	}
+	making.Close()
+	if c, err = create(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := b.Clear("z"); err != nil || !c.recorded() {
+		t.Errorf("a container is cleared: %v", err)
+	}
+	if err := c.Delete(t.Context(), true); err != nil {
+		t.Error(err)
+	}
+}
