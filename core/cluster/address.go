@@ -8,11 +8,11 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 )
 
-// Where a node listens for the others of its swarm, unless it is told otherwise.
-const (
-	defaultListen = "0.0.0.0:2377"
-	defaultPort   = "2377"
-)
+// defaultPort is where a node listens for the others of its swarm, unless it is told otherwise.
+const defaultPort = "2377"
+
+// errNoListenAddr has dockerd's words: the address that is used without one is a client's choice.
+var errNoListenAddr = fault.New(fault.Invalid, `invalid ListenAddr "": invalid empty address`)
 
 // hostPort completes an address of a request: a host, an interface, ":port" or host:port.
 func hostPort(field, given, defaultHost string) (host, port string, err error) {
@@ -35,7 +35,7 @@ func hostPort(field, given, defaultHost string) (host, port string, err error) {
 // listenAddr is the address to listen on: an IP address, or an interface, which stands for its address.
 func listenAddr(given string) (string, error) {
 	if given == "" {
-		given = defaultListen
+		return "", errNoListenAddr
 	}
 	host, port, err := hostPort("ListenAddr", given, "0.0.0.0")
 	if err != nil {

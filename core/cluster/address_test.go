@@ -5,12 +5,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
 func TestListenAddr(t *testing.T) {
 	for _, c := range []struct{ given, want, err string }{
-		{"", "0.0.0.0:2377", ""},
+		{"", "", `invalid ListenAddr "": invalid empty address`},
 		{"0.0.0.0:7777", "0.0.0.0:7777", ""},
 		{"127.0.0.1", "127.0.0.1:2377", ""},
 		{":9999", "0.0.0.0:9999", ""},
@@ -51,10 +52,25 @@ func TestAdvertiseAddr(t *testing.T) {
 func TestCheckPeerAddr(t *testing.T) {
 	for addr, ok := range map[string]bool{
 		"192.0.2.1:2377": true, "[2001:db8::1]:2377": true, "example.org:2377": false, "192.0.2.1": false, "": false, "192.0.2.1:": false,
-		"192.0.2.1:x": false, "192.0.2.1:123456": false, "192.0.2.1:2377/../../x": false,
+		"192.0.2.1:x": false, "192.0.2.1:123456": false, "192.0.2.1:65536": false, "192.0.2.1:0": false, "0.0.0.0:2377": false, "[::]:2377": false, "192.0.2.1:2377/../../x": false,
 	} {
 		if err := checkPeerAddr(addr); (err == nil) != ok {
 			t.Errorf("checkPeerAddr(%q): %v", addr, err)
+		}
+	}
+}
+
+// What dockerd refuses of a request to join before it asks anybody is refused in its words.
+func TestCheckJoin(t *testing.T) {
+	m := newMachine(t)
+	for want, r := range map[string]wire.SwarmJoinRequest{
+		`invalid ListenAddr "": invalid empty address`: {},
+		"at least 1 RemoteAddr is required to join":    {ListenAddr: m.addr},
+		`invalid remoteAddr "": invalid empty address`: {ListenAddr: m.addr, RemoteAddrs: []string{"192.0.2.1", ""}},
+		"invalid join token":                           {ListenAddr: m.addr, RemoteAddrs: []string{"192.0.2.1"}},
+	} {
+		if err := m.JoinSwarm(t.Context(), r); !fault.Is(err, fault.Invalid) || err.Error() != want {
+			t.Errorf("%+v: %v", r, err)
 		}
 	}
 }

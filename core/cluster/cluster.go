@@ -159,12 +159,19 @@ func (m *Manager) resumeOnce(ctx context.Context, state *local) error {
 	case phaseLeave:
 		return m.finishLeave(ctx, state)
 	}
-	member, err := m.newMember(ctx, state)
+	member, err := m.newMember(ctx, state, false)
 	if err != nil {
 		return err
 	}
 	m.set(member)
 	return nil
+}
+
+// living is a context that ends with the daemon, too: Close waits for whoever changes something.
+func (m *Manager) living(ctx context.Context) (_ context.Context, release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(m.life, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 func (m *Manager) set(member *member) {

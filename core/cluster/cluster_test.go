@@ -224,10 +224,11 @@ func TestJoin(t *testing.T) {
 	if _, err := third.Nodes(t.Context(), nil); !errors.Is(err, errWorker) {
 		t.Errorf("a worker lists nodes: %v", err)
 	}
-	list, err := first.Nodes(t.Context(), map[string][]string{"role": {wire.RoleWorker}})
-	if err != nil || len(list) != 1 || list[0].ID != third.Info(t.Context()).NodeID || list[0].Description.Hostname != third.addr {
-		t.Errorf("workers: %+v, %v", list, err)
-	}
+	// What a node is comes with the first report of its session, after it has joined.
+	eventually(t, "the worker among the nodes", func() bool {
+		list, err := first.Nodes(t.Context(), map[string][]string{"role": {wire.RoleWorker}})
+		return err == nil && len(list) == 1 && list[0].ID == third.Info(t.Context()).NodeID && list[0].Description.Hostname == third.addr
+	})
 
 	// a manager that does not lead has the leader answer
 	w := httptest.NewRecorder()
@@ -272,7 +273,7 @@ func TestJoin(t *testing.T) {
 	third.boot()
 	eventually(t, "it is refused", func() bool {
 		i := third.Info(t.Context())
-		return i.LocalNodeState == wire.SwarmPending && i.Error != ""
+		return i.LocalNodeState == wire.SwarmPending && strings.HasSuffix(i.Error, "node "+worker+" was removed from this swarm")
 	})
 	if err := third.LeaveSwarm(t.Context(), false); err != nil {
 		t.Fatal(err)
@@ -290,6 +291,36 @@ func TestJoin(t *testing.T) {
 	}
 	if i := first.Info(t.Context()); i.Managers != 1 || !first.leads() {
 		t.Errorf("after --force-new-cluster: %+v", i)
+	}
+}
+
+// A manager that cannot be reached at the address that it says to have is refused, and nothing is left of it.
+func TestJoinWithAnAddressOfNobody(t *testing.T) {
+	first, second, other := newMachine(t), newMachine(t), newMachine(t)
+	first.init()
+	s, err := first.InspectSwarm(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, addr := range map[string]string{"nobody's": other.addr, "another node's": first.addr} {
+		err := second.JoinSwarm(t.Context(), wire.SwarmJoinRequest{
+			ListenAddr: second.addr, AdvertiseAddr: addr, RemoteAddrs: []string{first.addr}, JoinToken: s.JoinTokens.Manager,
+		})
+		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "could not connect to prospective new cluster member using its advertised address") {
+			t.Errorf("joined as a manager with %s address: %v", what, err)
+		}
+		if i := second.Info(t.Context()); i.LocalNodeState != wire.SwarmInactive || i.Error != "" {
+			t.Errorf("after %s address: %+v", what, i)
+		}
+		if _, err := os.Stat(filepath.Join(second.root, "swarm")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what is left after %s address: %v", what, err)
+		}
+	}
+	if i := first.Info(t.Context()); i.Managers != 1 || !first.leads() {
+		t.Errorf("the swarm: %+v", i)
+	}
+	if err := second.joinTo(first, asManager); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -374,6 +405,11 @@ func TestServices(t *testing.T) {
 		list, err := m.Tasks(t.Context(), map[string][]string{"service": {"web"}, "desired-state": {"running"}, "_up-to-date": {"true"}})
 		return err == nil && len(list) == 1 && list[0].ServiceID == web && list[0].Status.Err != ""
 	})
+	spec := wire.ServiceSpec{Annotations: wire.Annotations{Name: "other"}}
+	spec.TaskTemplate.ContainerSpec = &wire.ContainerSpec{Image: "busybox"}
+	if _, err := m.CreateService(t.Context(), spec, strings.Repeat("a", agent.MaxAuth+1), false); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "X-Registry-Auth") {
+		t.Errorf("a login without end: %v", err)
+	}
 	if _, err := m.Tasks(t.Context(), map[string][]string{"node": {"nowhere"}}); !fault.Is(err, fault.NotFound) {
 		t.Errorf("tasks of a node that there is not: %v", err)
 	}

@@ -335,12 +335,20 @@ func bounded(r *session.Report) error {
 	return nil
 }
 
-// hear takes a line of a session. What an older session of the node still brings is older than what the newer has said.
+// hear takes a line of a session.
 func (d *dispatcher) hear(node string, mine *dialogue, r session.Report) {
+	if d.note(node, mine, r) {
+		d.routes.stale() // without the mutex: whoever makes the routes has theirs, and asks for addresses
+	}
+}
+
+// note keeps what a line says until it is written; moved is that the node has another address. What an older session of
+// the node still brings is older than what the newer has said.
+func (d *dispatcher) note(node string, mine *dialogue, r session.Report) (moved bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.sessions[node] != mine {
-		return
+		return false
 	}
 	d.seen[node] = d.now()
 	state := d.objects.Reader()
@@ -350,25 +358,26 @@ func (d *dispatcher) hear(node string, mine *dialogue, r session.Report) {
 	}
 	if r.Addr != "" && d.addrs[node] != r.Addr {
 		d.addrs[node] = r.Addr
-		defer d.routes.stale()
+		moved = true
 	}
 	if r.Addr == "" && r.Description == nil && len(r.Tasks) == 0 && len(r.Gone) == 0 {
-		return // a sign of life
+		return false // a sign of life
 	}
 	if r.Addr != "" || r.Description != nil {
 		d.news.nodes[node] = session.Report{Addr: r.Addr, Description: r.Description}
 	}
 	for id, status := range r.Tasks {
-		d.note(state, id, report{node: node, status: status})
+		d.noteTask(state, id, report{node: node, status: status})
 	}
 	for _, id := range r.Gone {
-		d.note(state, id, report{node: node, gone: true})
+		d.noteTask(state, id, report{node: node, gone: true})
 	}
 	d.wake()
+	return moved
 }
 
-// note keeps a report of a task. Nobody speaks for another node's tasks, nor for those that there are not.
-func (d *dispatcher) note(state store.Reader, id string, r report) {
+// noteTask keeps a report of a task. Nobody speaks for another node's tasks, nor for those that there are not.
+func (d *dispatcher) noteTask(state store.Reader, id string, r report) {
 	if t := state.Task(id); t != nil && t.NodeID == r.node {
 		d.news.tasks[id] = r
 	}
@@ -421,14 +430,15 @@ func (d *dispatcher) silent(patience time.Duration) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var list []string
+	now := d.now()
 	for _, n := range d.objects.Reader().Nodes() {
 		last := d.seen[n.ID]
 		for _, t := range []time.Time{d.since, n.CreatedAt} {
-			if t.After(last) {
+			if t.After(last) && !t.After(now) { // it was made before somebody set the clock back
 				last = t
 			}
 		}
-		if n.Status.State != wire.NodeDown && d.now().Sub(last) > patience {
+		if n.Status.State != wire.NodeDown && now.Sub(last) > patience {
 			list = append(list, n.ID)
 			if s := d.sessions[n.ID]; s != nil {
 				s.cancel() // a connection that is dead and does not know it

@@ -39,7 +39,8 @@ func newWorld(t *testing.T) *world {
 		service.Endpoint.Ports = []wire.ServicePort{{TargetPort: 80, PublishedPort: 8080, PublishMode: wire.PublishIngress, Protocol: "tcp"}}
 		s.PutService(service)
 		s.PutAuth("s", "secret")
-		s.PutTask(&wire.Task{ID: "t1", ServiceID: "s", NodeID: "n1", Slot: 1, DesiredState: wire.TaskRunning, Status: wire.TaskStatus{State: wire.TaskAssigned}})
+		spec := wire.TaskSpec{ContainerSpec: &wire.ContainerSpec{Image: "busybox"}}
+		s.PutTask(&wire.Task{ID: "t1", ServiceID: "s", NodeID: "n1", Slot: 1, Spec: spec, DesiredState: wire.TaskRunning, Status: wire.TaskStatus{State: wire.TaskAssigned}})
 	})
 	return w
 }
@@ -83,6 +84,9 @@ func (w *world) join(ctx context.Context, id string) *fakeNode {
 		defer close(n.done)
 		for {
 			wanted, err := n.receive()
+			if err == nil {
+				err = wanted.Unpack()
+			}
 			n.mu.Lock()
 			if err != nil {
 				n.err = err
@@ -142,6 +146,19 @@ func TestSession(t *testing.T) {
 		}
 		if state := n1.wanted().Tasks[0].Status.State; state != wire.TaskRunning {
 			t.Errorf("a task that has run is told as %s: a node that has lost its container would start it again", state)
+		}
+
+		if task := n1.wanted().Tasks[0]; task.Auth != "" || task.Spec.ContainerSpec == nil || len(task.Ports) != 1 {
+			t.Errorf("a task that runs is told as %+v", task)
+		}
+
+		n1.say(t, session.Report{Tasks: map[string]wire.TaskStatus{"t1": {State: wire.TaskFailed}}})
+		ended := n1.wanted().Tasks[0]
+		if ended.Status.State != wire.TaskFailed || ended.ID != "t1" || ended.NodeID != "n1" || ended.Slot != 1 || ended.Service.Name != "web" {
+			t.Errorf("a task that has ended is told as %+v", ended)
+		}
+		if ended.Spec.ContainerSpec != nil || ended.Auth != "" || len(ended.Ports) != 0 {
+			t.Errorf("the node is told how to run a task that has ended: %+v", ended)
 		}
 	})
 }
@@ -224,6 +241,24 @@ func TestSilentNodesAreDown(t *testing.T) {
 		settle()
 		if state("n1") != wire.NodeReady {
 			t.Errorf("a node that is back is %s", state("n1"))
+		}
+	})
+}
+
+// A node that was made before the clock was set back is called down like any other.
+func TestSilentSinceBeforeItWasMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.change(func(s store.Writer) {
+			n := *newNode("n3", wire.RoleWorker, wire.AvailabilityActive, "n3", "192.0.2.1:2377")
+			n.CreatedAt = time.Now().Add(time.Hour)
+			s.PutNode(&n)
+		})
+		w.lead()
+		time.Sleep((missedHeartbeats + 2) * heartbeatOfWorld)
+		synctest.Wait()
+		if state := w.store.Reader().Node("n3").Status.State; state != wire.NodeDown {
+			t.Errorf("it is %s", state)
 		}
 	})
 }

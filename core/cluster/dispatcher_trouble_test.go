@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -138,6 +139,35 @@ func TestDownWithALiveSession(t *testing.T) {
 		}
 		if state := w.store.Reader().Node("n1").Status.State; state != wire.NodeReady {
 			t.Errorf("a node that speaks is %s", state)
+		}
+	})
+}
+
+// A node is told all of its tasks, however long the specification is that they have in common.
+func TestManyTasksOfALongSpecification(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		const tasks, long = 30, 350 << 10
+		spec := wire.TaskSpec{ContainerSpec: &wire.ContainerSpec{Image: "busybox", Env: []string{"TEXT=" + strings.Repeat("a", long)}}}
+		for i := range tasks {
+			w.change(func(s store.Writer) {
+				s.PutTask(&wire.Task{ID: fmt.Sprint("long", i), ServiceID: "s", NodeID: "n2", Slot: 1 + i, Spec: spec, DesiredState: wire.TaskRunning, Status: wire.TaskStatus{State: wire.TaskAssigned}})
+			})
+		}
+		if tasks*long < session.MaxWanted {
+			t.Fatal("they would fit one by one")
+		}
+		w.lead()
+		n2 := w.join(t.Context(), "n2")
+		settle()
+		got := n2.wanted().Tasks
+		if len(got) != tasks {
+			t.Fatalf("it is told %d tasks", len(got))
+		}
+		for _, task := range got {
+			if task.Spec.ContainerSpec == nil || len(task.Spec.ContainerSpec.Env[0]) < long {
+				t.Errorf("task %s is of %+v", task.ID, task.Spec)
+			}
 		}
 	})
 }

@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sampan-project/sampan/core/cluster/identity"
 	"github.com/sampan-project/sampan/core/cluster/store"
@@ -40,8 +42,12 @@ type seatRequest struct {
 	Advertise string `json:"advertise"` // host:port
 }
 
-// maxHostname is longer than what sethostname(2) takes.
-const maxHostname = 255
+const (
+	// maxHostname is longer than what sethostname(2) takes.
+	maxHostname = 255
+	// callBackTime is how long the leader tries to reach a node at the address that it says to have, as dockerd's.
+	callBackTime = 5 * time.Second
+)
 
 // answerJoin gives a certificate to who has a token. The role is the token's.
 func (p *member) answerJoin(w http.ResponseWriter, r *http.Request) error {
@@ -112,10 +118,11 @@ func (q *joinRequest) complete(from string) error {
 	return checkPeerAddr(q.Advertise)
 }
 
-// checkPeerAddr accepts host:port with an IP address, which is what nodes advertise.
+// checkPeerAddr accepts host:port with the IP address of a machine, which is what nodes advertise.
 func checkPeerAddr(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil || net.ParseIP(host) == nil || port == "" || strings.Trim(port, "0123456789") != "" || len(port) > 5 {
+	ip := net.ParseIP(host)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || ip == nil || ip.IsUnspecified() || perr != nil || n == 0 {
 		return &fault.Field{Field: "node address", Given: addr[:min(len(addr), 64)], Expected: "IP:PORT"}
 	}
 	return nil
@@ -150,7 +157,7 @@ func (s *seat) renewed(csr []byte, id string) (certificate, error) {
 	switch {
 	case c == nil:
 		return certificate{}, errNoLeader
-	case n == nil || slices.Contains(c.Removed, id):
+	case n == nil || c.HasRemoved(id):
 		return certificate{}, fault.New(fault.Forbidden, "node %s is not in this swarm", id)
 	case n.Spec.Role == wire.RoleWorker && s.isManager(id):
 		return certificate{}, fault.New(fault.Unavailable, "node %s is still counted among the managers", id)
@@ -183,8 +190,23 @@ func (p *member) answerManager(w http.ResponseWriter, r *http.Request, peer iden
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTime)
 	defer cancel()
+	if err := p.callBack(ctx, peer.NodeID, req.Advertise); err != nil {
+		return err
+	}
 	if err := s.store.AddManager(ctx, peer.NodeID, req.Advertise); err != nil {
 		return err
 	}
 	return writeJSON(w, struct{}{})
+}
+
+// callBack refuses a node that is not the one that answers at its address: its log would never follow.
+func (p *member) callBack(ctx context.Context, nodeID, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, callBackTime)
+	defer cancel()
+	conn, err := p.net.DialTunnel(ctx, nodeID, addr)
+	if err != nil {
+		return fault.New(fault.Invalid, "could not connect to prospective new cluster member using its advertised address: %w", err)
+	}
+	_ = conn.Close() // nothing was said
+	return nil
 }

@@ -89,3 +89,41 @@ func TestLateLine(t *testing.T) {
 		}
 	})
 }
+
+// A node's new address comes while the routes are made, which name the addresses of nodes: neither waits for the other.
+func TestANodeMovesWhileRoutesAreMade(t *testing.T) {
+	w := newWorld(t)
+	w.change(func(s store.Writer) {
+		n := *s.Node("n1")
+		n.Status.State = wire.NodeReady
+		s.PutNode(&n)
+		task := *s.Task("t1")
+		task.Status.State = wire.TaskRunning
+		s.PutTask(&task)
+	})
+	mine := &dialogue{func() {}}
+	w.sessions["n1"] = mine
+	begun, goOn, made, heard := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(made)
+		w.routes.of(w.store.Reader(), func(*wire.Node) string { close(begun); <-goOn; return "" })
+	}()
+	<-begun
+	go func() {
+		defer close(heard)
+		w.hear("n1", mine, session.Report{Addr: "192.0.2.1:1111"})
+	}()
+	eventually(t, "there is an address to be asked for", func() bool {
+		if !w.mu.TryLock() {
+			return false
+		}
+		defer w.mu.Unlock()
+		return w.addrs["n1"] == "192.0.2.1:1111"
+	})
+	close(goOn)
+	<-made
+	<-heard
+	if got := w.routes.of(w.store.Reader(), w.addr); len(got) != 1 || len(got[0].Targets) != 1 || got[0].Targets[0].Addr != "192.0.2.1:1111" {
+		t.Errorf("routes: %+v", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sampan-project/sampan/core/cluster/store"
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -39,7 +40,9 @@ func (p *member) info() wire.InfoSwarm {
 	p.mu.Unlock()
 	i := wire.InfoSwarm{NodeID: p.who.Current().NodeID, LocalNodeState: wire.SwarmActive, RemoteManagers: slices.Clone(state.Managers)}
 	i.NodeAddr, _, _ = net.SplitHostPort(state.Advertise)
-	i.Error = trouble
+	if trouble != nil {
+		i.Error = trouble.Error()
+	}
 	select {
 	case <-p.up:
 	default:
@@ -56,7 +59,8 @@ func (p *member) info() wire.InfoSwarm {
 	managers := seat.store.Managers()
 	i.Nodes, i.Managers = len(seat.store.Reader().Nodes()), len(managers)
 	i.RemoteManagers = peersOf(managers)
-	if id, _ := seat.store.Leader(); id == "" {
+	// One that was removed has no leader either.
+	if id, _ := seat.store.Leader(); id == "" && !fault.Is(trouble, fault.Forbidden) {
 		i.Error = errNoLeader.Error()
 	}
 	if i.Managers == 2 {

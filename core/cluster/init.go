@@ -27,6 +27,8 @@ const (
 func (m *Manager) InitSwarm(ctx context.Context, req wire.SwarmInitRequest) (string, error) {
 	m.change.Lock()
 	defer m.change.Unlock()
+	ctx, release := m.living(ctx)
+	defer release()
 	if req.ForceNewCluster {
 		if part, _, _ := m.part(); part != nil {
 			return m.forceNew(ctx, part)
@@ -128,7 +130,7 @@ func (m *Manager) begin(ctx context.Context, state *local, req wire.SwarmInitReq
 
 // found starts this node's part and writes the first state.
 func (m *Manager) found(ctx context.Context, state *local, swarm *store.Cluster, availability string) (err error) {
-	part, err := m.newMember(ctx, state)
+	part, err := m.newMember(ctx, state, true)
 	if err != nil {
 		return err
 	}
@@ -207,7 +209,7 @@ func (m *Manager) alone(ctx context.Context, part *member, state *local) (*membe
 	if err := part.close(); err != nil {
 		m.log.Warn("end this node's part in its old swarm", "error", err)
 	}
-	fresh, err := m.newMember(ctx, state)
+	fresh, err := m.newMember(ctx, state, false)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +229,7 @@ func (p *member) goAlone(ctx context.Context) error {
 	err = s.update(ctx, func(w store.Writer) error {
 		for _, n := range w.Nodes() {
 			if n.ID != me && n.Spec.Role == wire.RoleManager {
-				expel(w, n.ID)
+				expel(w, n.ID, time.Now())
 			}
 		}
 		return nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sampan-project/sampan/core/cluster/identity"
@@ -23,15 +24,35 @@ func (m *Manager) JoinSwarm(ctx context.Context, req wire.SwarmJoinRequest) erro
 	}
 	timer := time.NewTimer(requestTime)
 	defer timer.Stop()
-	return part.awaitUp(timer.C)
+	err = part.awaitUp(timer.C)
+	if _, refused := errors.AsType[refusedError](err); refused {
+		return errors.Join(err, m.takeBack(ctx, part))
+	}
+	return err
+}
+
+// refusedError is why the swarm does not take a node in that has its certificate.
+type refusedError struct{ error }
+
+func (e refusedError) Unwrap() error { return e.error }
+
+// takeBack undoes a join that the swarm has refused, as if it had never been asked for.
+func (m *Manager) takeBack(ctx context.Context, part *member) error {
+	m.change.Lock()
+	defer m.change.Unlock()
+	ctx, release := m.living(ctx)
+	defer release()
+	if now, _, _ := m.part(); now != part {
+		return nil // somebody was faster, with a leave
+	}
+	return m.abandon(ctx, part)
 }
 
 func (m *Manager) join(ctx context.Context, req wire.SwarmJoinRequest) (*member, error) {
 	m.change.Lock()
 	defer m.change.Unlock()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(m.life, cancel)()
+	ctx, release := m.living(ctx)
+	defer release()
 	if err := m.free(); err != nil {
 		return nil, err
 	}
@@ -46,7 +67,7 @@ func (m *Manager) join(ctx context.Context, req wire.SwarmJoinRequest) (*member,
 		return nil, errors.Join(err, forget(m.dir))
 	}
 	// From here on it is in: what does not work yet goes on in the background.
-	part, err := m.newMember(ctx, state)
+	part, err := m.newMember(ctx, state, true)
 	if err != nil {
 		return nil, errors.Join(err, forget(m.dir))
 	}
@@ -58,6 +79,8 @@ func (m *Manager) join(ctx context.Context, req wire.SwarmJoinRequest) (*member,
 func (p *member) awaitUp(over <-chan time.Time) error {
 	select {
 	case <-p.up:
+	case why := <-p.refused:
+		return refusedError{why}
 	case <-p.ctx.Done():
 		return errNoSwarm
 	case <-over:
@@ -71,6 +94,8 @@ func (p *member) awaitUp(over <-chan time.Time) error {
 			}
 		}
 		select {
+		case why := <-p.refused:
+			return refusedError{why}
 		case <-p.ctx.Done():
 			return errNoSwarm
 		case <-over:
@@ -84,8 +109,14 @@ func (p *member) awaitUp(over <-chan time.Time) error {
 // checkJoin refuses what cannot be, before anything is made.
 func (m *Manager) checkJoin(ctx context.Context, req wire.SwarmJoinRequest) (*local, joinRequest, error) {
 	q := joinRequest{Token: req.JoinToken, Availability: req.Availability}
-	if len(req.RemoteAddrs) == 0 {
+	if req.ListenAddr == "" {
+		return nil, q, errNoListenAddr
+	}
+	switch {
+	case len(req.RemoteAddrs) == 0:
 		return nil, q, fault.New(fault.Invalid, "at least 1 RemoteAddr is required to join")
+	case slices.Contains(req.RemoteAddrs, ""):
+		return nil, q, fault.New(fault.Invalid, `invalid remoteAddr "": invalid empty address`)
 	}
 	if req.DataPathAddr != "" {
 		return nil, q, fault.New(fault.NotImplemented, "DataPathAddr: swarms have no overlay networks in this daemon")

@@ -27,6 +27,8 @@ func (m *Manager) LeaveSwarm(ctx context.Context, force bool) error {
 	m.starts.Wait()
 	m.change.Lock()
 	defer m.change.Unlock()
+	ctx, release := m.living(ctx)
+	defer release()
 	part, _, _ := m.part()
 	if part == nil {
 		state, err := loadLocal(m.dir)
@@ -45,6 +47,11 @@ func (m *Manager) LeaveSwarm(ctx context.Context, force bool) error {
 		m.set(nil)
 		return nil
 	}
+	return m.abandon(ctx, part)
+}
+
+// abandon ends this node's part and forgets it. What it has done of that is on the disk: the next daemon goes on with it.
+func (m *Manager) abandon(ctx context.Context, part *member) error {
 	if err := part.save(func(l *local) { l.Phase = phaseLeave }); err != nil {
 		return err
 	}

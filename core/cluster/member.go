@@ -30,20 +30,22 @@ type member struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	role   chan string   // what the leader wants this node to be; holds the newest
-	broken chan struct{} // has one when the log of this node's seat has ended by itself
-	up     chan struct{} // closed when the leader has spoken for the first time
+	role    chan string   // what the leader wants this node to be; holds the newest
+	broken  chan struct{} // has one when the log of this node's seat has ended by itself
+	refused chan error    // has why this node cannot be a manager, when the leader has said so
+	up      chan struct{} // closed when the leader has spoken for the first time
 
 	mu      sync.Mutex
+	told    bool // local.Managers is of this life of the daemon: until then it may be old
 	local   local
-	seat    *seat  // nil on workers, and on managers until their store is open
-	trouble string // why there is no session
+	seat    *seat // nil on workers, and on managers until their store is open
+	trouble error // why there is no session
 	upOnce  sync.Once
 }
 
-// newMember takes up the part that the state speaks of. It returns when the node listens; the rest follows in the
-// background.
-func (m *Manager) newMember(ctx context.Context, state *local) (_ *member, err error) {
+// newMember takes up the part that the state speaks of; told says that its list of managers is new. It returns when the
+// node listens; the rest follows in the background.
+func (m *Manager) newMember(ctx context.Context, state *local, told bool) (_ *member, err error) {
 	who, err := identity.Load(filepath.Join(m.dir, certificatesDir))
 	if err != nil {
 		return nil, err
@@ -52,8 +54,8 @@ func (m *Manager) newMember(ctx context.Context, state *local) (_ *member, err e
 		return nil, errExpired
 	}
 	p := &member{
-		m: m, log: m.log.With("node", who.NodeID), who: identity.NewHolder(who), local: *state,
-		role: make(chan string, 1), broken: make(chan struct{}, 1), up: make(chan struct{}),
+		m: m, log: m.log.With("node", who.NodeID), who: identity.NewHolder(who), told: told, local: *state,
+		role: make(chan string, 1), broken: make(chan struct{}, 1), refused: make(chan error, 1), up: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -61,7 +63,7 @@ func (m *Manager) newMember(ctx context.Context, state *local) (_ *member, err e
 			p.cancel()
 		}
 	}()
-	p.net, err = transport.Listen(state.Listen, p.who, transport.Options{Allowed: p.allowed, Logger: p.log})
+	p.net, err = transport.Listen(state.Listen, p.who, transport.Options{Allowed: p.allowed, Refused: p.answerRemoved, Logger: p.log})
 	if err != nil {
 		return nil, err
 	}
@@ -89,20 +91,19 @@ func (m *Manager) newMember(ctx context.Context, state *local) (_ *member, err e
 // bring it up to date.
 func (p *member) allowed(peer identity.Peer, protocol string) bool {
 	p.mu.Lock()
-	seat, alone, told := p.seat, p.local.ForceNew, p.local.Managers
+	seat, alone, named := p.seat, p.local.ForceNew, p.told && isOneOf(p.local.Managers, peer.NodeID)
 	p.mu.Unlock()
 	log := protocol == transport.Raft
 	if alone && log {
 		return false // the others are out, and the state does not say so yet
 	}
-	named := slices.ContainsFunc(told, func(m wire.SwarmPeer) bool { return m.NodeID == peer.NodeID })
 	if seat == nil {
 		return !log || named
 	}
 	r := seat.store.Reader()
 	c, n := r.Cluster(), r.Node(peer.NodeID)
 	switch {
-	case c != nil && slices.Contains(c.Removed, peer.NodeID):
+	case c != nil && c.HasRemoved(peer.NodeID):
 		return false
 	case !log || named:
 		return true
@@ -113,6 +114,10 @@ func (p *member) allowed(peer identity.Peer, protocol string) bool {
 	}
 	// One that is to be a worker is needed for as long as it counts.
 	return peer.Issued.After(n.UpdatedAt) || seat.isManager(peer.NodeID)
+}
+
+func isOneOf(managers []wire.SwarmPeer, id string) bool {
+	return slices.ContainsFunc(managers, func(m wire.SwarmPeer) bool { return m.NodeID == id })
 }
 
 // reviewPeers ends what former managers have open of the log.
@@ -162,10 +167,18 @@ func (p *member) state() local {
 	return l
 }
 
-func (p *member) setTrouble(text string) {
+func (p *member) setTrouble(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trouble = text
+	p.trouble = err
+}
+
+// refuse notes why the leader does not take this node in as a manager: for who waits for that.
+func (p *member) refuse(why error) {
+	select {
+	case p.refused <- why:
+	default:
+	}
 }
 
 // close ends the member; its containers go on.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sampan-project/sampan/core/cluster/identity"
 	"github.com/sampan-project/sampan/core/cluster/orchestrator"
 	"github.com/sampan-project/sampan/core/cluster/store"
 	"github.com/sampan-project/sampan/core/fault"
@@ -162,7 +163,7 @@ func (m *Manager) RemoveNode(ctx context.Context, ref string, force bool) error 
 		case !force && n.Status.State == wire.NodeReady:
 			return fault.New(fault.Invalid, "node %s is not down and can't be removed", n.ID)
 		}
-		expel(w, n.ID)
+		expel(w, n.ID, time.Now())
 		return nil
 	})
 	if err != nil {
@@ -174,18 +175,27 @@ func (m *Manager) RemoveNode(ctx context.Context, ref string, force bool) error 
 }
 
 // expel takes a node out of the state. It may not come back, and nobody counts on what it runs.
-func expel(w store.Writer, id string) {
+func expel(w store.Writer, id string, now time.Time) {
 	c := *w.Cluster()
-	c.Removed = append(slices.Clone(c.Removed), id)
+	c.Removed = slices.DeleteFunc(slices.Clone(c.Removed), func(f store.Former) bool { return now.After(f.Until) })
+	c.Removed = append(c.Removed, store.Former{ID: id, Until: now.Add(longestCert(&c) + identity.Skew).UTC()})
 	w.PutCluster(&c)
 	for _, t := range w.TasksOn(id) {
+		if w.Full() {
+			break // the orchestrator does the rest
+		}
 		if !orchestrator.Ended(t.Status.State) {
 			orphan := *t
-			orphan.Status = wire.TaskStatus{Timestamp: time.Now(), State: wire.TaskOrphaned, Message: "Task belonged to a node that has been deleted"}
+			orphan.Status = wire.TaskStatus{Timestamp: now, State: wire.TaskOrphaned, Message: "Task belonged to a node that has been deleted"}
 			w.PutTask(&orphan)
 		}
 	}
 	w.DeleteNode(id)
+}
+
+// longestCert is for how long a certificate of now or of before may be good.
+func longestCert(c *store.Cluster) time.Duration {
+	return max(c.LongestCert, c.Spec.CAConfig.NodeCertExpiry)
 }
 
 // newNode is the object of a node that has been given a certificate and has not been heard of.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,13 +49,17 @@ func (p *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var other notLeader
-	w.Header().Set("Content-Type", "application/json")
 	if errors.As(err, &other) {
+		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusMisdirectedRequest)
 		_ = json.NewEncoder(w).Encode(other) // whoever asked has gone
 		return
 	}
 	p.log.Debug("request of another node", "path", r.URL.Path, "error", err)
+	writeRefusal(w, err)
+}
+
+func writeRefusal(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	switch fault.ClassOf(err) {
 	case fault.Invalid:
@@ -68,8 +71,15 @@ func (p *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case fault.Unavailable:
 		status = http.StatusServiceUnavailable
 	}
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(refusal{err.Error(), fault.ClassOf(err)}) // see above
+	_ = json.NewEncoder(w).Encode(refusal{err.Error(), fault.ClassOf(err)}) // whoever asked may have gone
+}
+
+// answerRemoved tells a node that it is in this swarm no more.
+func (p *member) answerRemoved(w http.ResponseWriter, r *http.Request) {
+	peer, _ := identity.PeerOf(*r.TLS) // it has a certificate, or it would not come here
+	writeRefusal(w, fault.New(fault.Forbidden, "node %s was removed from this swarm", peer.NodeID))
 }
 
 func (p *member) answer(w http.ResponseWriter, r *http.Request) error {
@@ -90,7 +100,7 @@ func (p *member) answer(w http.ResponseWriter, r *http.Request) error {
 			return p.answerSession(w, r, peer)
 		}
 	}
-	if !p.isManager(peer) {
+	if !p.isManager(r.Context(), peer) {
 		return fault.New(fault.Forbidden, "%s: node %s is no manager", r.URL.Path, peer.NodeID)
 	}
 	if strings.HasPrefix(r.URL.Path, forwardPrefix) {
@@ -104,8 +114,9 @@ func (p *member) answer(w http.ResponseWriter, r *http.Request) error {
 	return fault.New(fault.NotFound, "%s %s: no such request between nodes", r.Method, r.URL.Path)
 }
 
-// isManager reports whether a node is a manager now: its certificate may be of a time when it was one.
-func (p *member) isManager(peer identity.Peer) bool {
+// isManager reports whether a node is a manager now: its certificate may be of a time when it was one. What this node
+// remembers of an earlier life may be of that time too, so it waits a while for the leader's word.
+func (p *member) isManager(ctx context.Context, peer identity.Peer) bool {
 	if peer.Role != wire.RoleManager {
 		return false
 	}
@@ -114,7 +125,14 @@ func (p *member) isManager(peer identity.Peer) bool {
 			return n.Spec.Role == wire.RoleManager
 		}
 	}
-	return slices.ContainsFunc(p.state().Managers, func(m wire.SwarmPeer) bool { return m.NodeID == peer.NodeID })
+	select {
+	case <-p.up:
+	case <-ctx.Done():
+	case <-time.After(settleTime):
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.told && isOneOf(p.local.Managers, peer.NodeID)
 }
 
 // leader is this manager's seat if it leads; else the error says who does.

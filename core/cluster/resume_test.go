@@ -61,7 +61,12 @@ func TestCloseEndsAJoin(t *testing.T) {
 			ListenAddr: second.addr, RemoteAddrs: []string{silent.Addr().String()}, JoinToken: s.JoinTokens.Worker,
 		})
 	}()
-	c := <-asked
+	var c net.Conn
+	select {
+	case c = <-asked:
+	case err := <-joined:
+		t.Fatalf("the join has ended without asking: %v", err)
+	}
 	defer c.Close()
 	if err := second.Close(); err != nil {
 		t.Error(err)
@@ -117,6 +122,48 @@ func TestALeaveThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.init()
+}
+
+// slowContainers are listed when whoever asks has had enough of it.
+type slowContainers struct {
+	noContainers
+	asked chan struct{}
+}
+
+func (c *slowContainers) List(ctx context.Context, _ container.ListOptions) ([]wire.ContainerSummary, error) {
+	select {
+	case c.asked <- struct{}{}:
+	default:
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A daemon that ends does not wait for a leave that does not come to its end. The next one goes on with it.
+func TestCloseEndsALeave(t *testing.T) {
+	m := newMachine(t)
+	containers := &slowContainers{asked: make(chan struct{}, 1)}
+	m.o.Containers = containers
+	m.init()
+	<-containers.asked // the agent looks for what there is
+	left := make(chan error, 1)
+	go func() { left <- m.LeaveSwarm(context.WithoutCancel(t.Context()), true) }()
+	select {
+	case <-containers.asked:
+	case err := <-left:
+		t.Fatalf("the leave has ended without its containers: %v", err)
+	}
+	closed := make(chan struct{})
+	go func() { defer close(closed); m.halt() }()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("the leave: %v", err)
+	}
+	<-closed
+	m.boot()
+	eventually(t, "it is in no swarm", func() bool {
+		_, err := os.Stat(filepath.Join(m.root, "swarm"))
+		return os.IsNotExist(err) && m.Status() == wire.SwarmInactive
+	})
 }
 
 // A certificate that has expired may be one whose time is still to come: the clock was wrong.

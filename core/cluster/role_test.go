@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -157,7 +159,7 @@ func TestAllowed(t *testing.T) {
 		n := *w.Node(manager)
 		n.Spec.Role = wire.RoleManager
 		w.PutNode(&n)
-		expel(w, gone)
+		expel(w, gone, time.Now())
 		return nil
 	})
 	if err != nil {
@@ -187,6 +189,12 @@ func TestAllowed(t *testing.T) {
 		if got := p.allowed(identity.Peer{NodeID: c.id, Role: wire.RoleManager, Issued: c.issued}, c.protocol); got != c.want {
 			t.Errorf("%s certificate for %s: %v", c.what, c.protocol, got)
 		}
+	}
+	p.mu.Lock()
+	p.told = false
+	p.mu.Unlock()
+	if p.allowed(identity.Peer{NodeID: told, Role: wire.RoleManager, Issued: before}, transport.Raft) {
+		t.Error("one has a part in the log that the leader of an earlier life has named")
 	}
 	p.mu.Lock()
 	p.local.ForceNew = true
@@ -280,5 +288,54 @@ func TestAWorkerHasNoLog(t *testing.T) {
 	text, err := fs.ReadFile(os.DirFS(filepath.Join(second.root, "swarm")), stateFile)
 	if err != nil || json.Unmarshal(text, &l) != nil || l.Phase != phaseActive {
 		t.Errorf("its state: %s, %v", text, err)
+	}
+}
+
+// What a node remembers of an earlier life says nothing of who is a manager now: it waits for the leader's word.
+func TestManagersOfAnEarlierLife(t *testing.T) {
+	first, worker := newMachine(t), newMachine(t)
+	first.init()
+	if err := worker.joinTo(first, asWorker); err != nil {
+		t.Fatal(err)
+	}
+	boss := first.running().who.Current().Peer()
+	believes := func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // it does not wait
+		return worker.running().isManager(ctx, boss)
+	}
+	if !believes() {
+		t.Error("it does not know its manager")
+	}
+	first.halt()
+	worker.halt()
+	worker.boot()
+	eventually(t, "it has taken its part up", func() bool { part, _, _ := worker.part(); return part != nil })
+	if len(worker.running().state().Managers) == 0 || believes() {
+		t.Error("it believes what it remembers")
+	}
+	first.boot()
+	eventually(t, "it has the leader's word", believes)
+}
+
+// A manager that was removed while it was off is told so, and does not look for a leader in vain.
+func TestARemovedManagerIsTold(t *testing.T) {
+	first, second, third := newMachine(t), newMachine(t), newMachine(t)
+	first.init()
+	for _, m := range []*machine{second, third} {
+		if err := m.joinTo(first, asManager); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := third.running().who.Current().NodeID
+	third.halt()
+	first.setRole(id, wire.RoleWorker)
+	eventually(t, "it is removed", func() bool { return first.RemoveNode(t.Context(), id, true) == nil })
+	third.boot()
+	eventually(t, "it is told", func() bool {
+		return strings.HasSuffix(third.Info(t.Context()).Error, "node "+id+" was removed from this swarm")
+	})
+	if err := third.LeaveSwarm(t.Context(), true); err != nil {
+		t.Fatal(err)
 	}
 }

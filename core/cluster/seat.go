@@ -13,6 +13,7 @@ import (
 	"github.com/sampan-project/sampan/core/cluster/identity"
 	"github.com/sampan-project/sampan/core/cluster/orchestrator"
 	"github.com/sampan-project/sampan/core/cluster/store"
+	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -34,7 +35,8 @@ type seat struct {
 	dispatcher *dispatcher
 	log        *slog.Logger
 
-	dropped int // how many of Cluster.Removed have no connections any more; run's alone
+	told    *store.Cluster  // the last that dropRemoved has seen; run's alone
+	dropped map[string]bool // which of its Removed have no connections any more
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -206,13 +208,17 @@ func (s *seat) lead(ctx context.Context) {
 // dropRemoved ends connections of nodes that are no part of the swarm any more.
 func (s *seat) dropRemoved() {
 	c := s.store.Reader().Cluster()
-	if c == nil {
+	if c == nil || c == s.told {
 		return
 	}
-	for _, id := range c.Removed[min(s.dropped, len(c.Removed)):] {
-		s.member.net.Drop(id)
+	dropped := make(map[string]bool, len(c.Removed))
+	for _, former := range c.Removed {
+		if !s.dropped[former.ID] {
+			s.member.net.Drop(former.ID)
+		}
+		dropped[former.ID] = true
 	}
-	s.dropped = len(c.Removed)
+	s.told, s.dropped = c, dropped
 }
 
 // keepManagers takes those out of the managers who shall be workers.
@@ -264,7 +270,10 @@ func (s *seat) claim(ctx context.Context) {
 		if err := s.askForSeat(ctx, me); err == nil {
 			return
 		} else if ctx.Err() == nil {
-			s.member.setTrouble(err.Error())
+			if fault.Is(err, fault.Invalid) {
+				s.member.refuse(err)
+			}
+			s.member.setTrouble(err)
 			s.log.Debug("ask for a seat among the managers", "error", err)
 		}
 		select {
@@ -284,8 +293,8 @@ func (s *seat) askForSeat(ctx context.Context, me string) error {
 		if m.NodeID == me {
 			continue
 		}
-		if err = ask(ctx, s.member.net.Client(), m.Addr, "/v1/manager", seatRequest{state.Advertise}, &struct{}{}); err == nil {
-			return nil
+		if err = ask(ctx, s.member.net.Client(), m.Addr, "/v1/manager", seatRequest{state.Advertise}, &struct{}{}); err == nil || fault.Is(err, fault.Invalid) {
+			break // the leader says no to whoever asks for it
 		}
 	}
 	return err

@@ -82,6 +82,9 @@ func (m *Manager) CreateService(ctx context.Context, spec wire.ServiceSpec, auth
 	if err != nil {
 		return wire.ServiceCreateResponse{}, err
 	}
+	if err := checkAuth(auth); err != nil {
+		return wire.ServiceCreateResponse{}, err
+	}
 	made := wire.ServiceCreateResponse{ID: identity.NewID()}
 	spec, made.Warnings = m.pinned(ctx, spec, auth, pin)
 	err = s.update(ctx, func(w store.Writer) error {
@@ -111,6 +114,9 @@ func (m *Manager) CreateService(ctx context.Context, spec wire.ServiceSpec, auth
 func (m *Manager) UpdateService(ctx context.Context, ref string, spec wire.ServiceSpec, how wire.ServiceUpdate, auth string, pin bool) (wire.ServiceUpdateResponse, error) {
 	s, err := m.leading()
 	if err != nil {
+		return wire.ServiceUpdateResponse{}, err
+	}
+	if err := checkAuth(auth); err != nil {
 		return wire.ServiceUpdateResponse{}, err
 	}
 	old, err := s.service(s.store.Reader(), ref)
@@ -148,6 +154,14 @@ func (m *Manager) UpdateService(ctx context.Context, ref string, spec wire.Servi
 		return err
 	})
 	return answer, err
+}
+
+// checkAuth bounds a login that all managers keep, and nodes are sent.
+func checkAuth(auth string) error {
+	if len(auth) > agent.MaxAuth {
+		return &fault.Field{Field: "X-Registry-Auth", Given: fmt.Sprintf("%d bytes", len(auth)), Expected: fmt.Sprintf("at most %d bytes", agent.MaxAuth)}
+	}
+	return nil
 }
 
 // RemoveService removes a service; its tasks follow.

@@ -141,7 +141,7 @@ func (m *Manager) UpdateSwarm(ctx context.Context, version uint64, spec wire.Swa
 			return err
 		}
 		changed := *c
-		changed.Spec = spec
+		changed.Spec, changed.LongestCert = spec, longestCert(c)
 		authority := identity.Authority{Cert: c.RootCert, Key: c.RootKey}
 		if rotate.WorkerToken {
 			if changed.WorkerToken, err = identity.NewToken(authority); err != nil {

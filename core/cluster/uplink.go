@@ -51,7 +51,7 @@ func (p *member) uplink(ctx context.Context) {
 		if time.Since(began) > longPause {
 			pause = firstPause
 		}
-		p.setTrouble(err.Error())
+		p.setTrouble(err)
 		p.log.Debug("session with the swarm's leader ended", "error", err)
 		select {
 		case <-ctx.Done():
@@ -228,6 +228,9 @@ func (p *member) obey(l link, period chan time.Duration) error {
 		if !silence.Stop() {
 			return fault.New(fault.Unavailable, "the swarm's leader has been silent for %s", missedHeartbeats*every)
 		}
+		if err == nil {
+			err = w.Unpack()
+		}
 		if err != nil {
 			return err
 		}
@@ -243,14 +246,25 @@ func (p *member) obey(l link, period chan time.Duration) error {
 	}
 }
 
+// learn takes in who the managers are.
+func (p *member) learn(managers []wire.SwarmPeer) {
+	if !slices.Equal(managers, p.state().Managers) {
+		if err := p.save(func(l *local) { l.Managers = managers }); err != nil {
+			p.log.Error("remember the swarm's managers", "error", err)
+			return
+		}
+	}
+	p.mu.Lock()
+	p.told = true
+	p.mu.Unlock()
+}
+
 // take is one line of the leader.
 func (p *member) take(w session.Wanted) {
 	p.agent.Assign(w)
 	p.mesh.Update(w.Routes)
-	if len(w.Managers) > 0 && !slices.Equal(w.Managers, p.state().Managers) {
-		if err := p.save(func(l *local) { l.Managers = w.Managers }); err != nil {
-			p.log.Error("remember the swarm's managers", "error", err)
-		}
+	if len(w.Managers) > 0 {
+		p.learn(w.Managers)
 	}
 	select { // only the newest counts
 	case <-p.role:
@@ -260,6 +274,6 @@ func (p *member) take(w session.Wanted) {
 	case p.role <- w.Role:
 	default:
 	}
-	p.setTrouble("")
+	p.setTrouble(nil)
 	p.upOnce.Do(func() { close(p.up) })
 }

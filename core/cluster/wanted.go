@@ -90,7 +90,7 @@ func (d *dispatcher) wanted(r store.Reader, id string) (session.Wanted, error) {
 			w.Tasks = append(w.Tasks, assigned(r, c, t))
 		}
 	}
-	return w, nil
+	return w, w.Pack()
 }
 
 // assigned is a task with what it takes to run it.
@@ -103,9 +103,20 @@ func assigned(r store.Reader, c *store.Cluster, t *wire.Task) session.Task {
 	if t.Status.State == wire.TaskRunning || orchestrator.Ended(t.Status.State) {
 		a.Status = t.Status
 	}
-	if service := r.Service(t.ServiceID); service != nil {
+	service := r.Service(t.ServiceID)
+	if service != nil {
 		a.Service.Name, a.Service.Labels, a.Service.Global = service.Spec.Name, service.Spec.Labels, t.Slot == 0
-		a.Ports, a.Auth = service.Endpoint.Ports, r.Auth(service.ID)
+	}
+	if orchestrator.Ended(t.Status.State) {
+		// Nothing is made of it any more, and there are more of these than of others: to find its container is enough.
+		a.Spec, a.LogDriver, a.Service.Labels = wire.TaskSpec{}, nil, nil
+		return a
+	}
+	if service != nil {
+		a.Ports = service.Endpoint.Ports
+		if t.Status.State != wire.TaskRunning { // the login is for its image, which it has then
+			a.Auth = r.Auth(service.ID)
+		}
 	}
 	return a
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/netip"
 	"strings"
@@ -217,11 +218,12 @@ func TestPulls(t *testing.T) {
 		pulls       int
 		state       string
 		login       *wire.AuthConfig
+		failed      slog.Level // of what is logged of it
 	}{
 		"missing":                        {image: "new:1", far: []string{"new:1"}, pulls: 1, state: wire.TaskRunning},
 		"missing, with a login":          {image: "new:1", auth: secret, far: []string{"new:1"}, pulls: 1, state: wire.TaskRunning, login: &wire.AuthConfig{Username: "u", Password: "p??>>"}},
 		"missing, with a broken login":   {image: "new:1", auth: "}", far: []string{"new:1"}, pulls: 1, state: wire.TaskRunning},
-		"missing everywhere":             {image: "new:1", pulls: 1, state: wire.TaskRejected},
+		"missing everywhere":             {image: "new:1", pulls: 1, state: wire.TaskRejected, failed: slog.LevelWarn},
 		"here, and the registry has one": {image: "busybox", far: []string{"busybox:latest"}, pulls: 1, state: wire.TaskRunning},
 		"here, and no registry":          {image: "busybox", pulls: 1, state: wire.TaskRunning},
 		"here, and preferred":            {image: "busybox", prefer: true, state: wire.TaskRunning},
@@ -240,12 +242,19 @@ func TestPulls(t *testing.T) {
 			}
 			a := e.open(t)
 			a.o.PreferLocal = c.prefer
+			var log strings.Builder
+			a.log = slog.New(slog.NewTextHandler(&log, nil))
 			l := listen(t, a)
 			assign(a, wanted("task1", func(w *session.Task) { w.Spec.ContainerSpec.Image, w.Auth = c.image, c.auth }))
 			l.state("task1", c.state)
 			same(t, "pulls", e.did("pull"), c.pulls)
 			if c.pulls > 0 {
 				same(t, "login", e.logins[0], c.login)
+			}
+			closed(t, a) // and logs nothing more
+			level, fails := "level="+c.failed.String()+` msg="pulling image failed"`, c.pulls > 0 && len(c.far) == 0
+			if strings.Contains(log.String(), level) != fails || strings.Contains(log.String(), "level=ERROR") {
+				t.Errorf("it says:\n%s", log.String())
 			}
 		})
 	}

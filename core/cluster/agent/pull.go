@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -18,8 +19,8 @@ import (
 )
 
 // pull fetches the image of a task as Docker does: never by ID, by digest if it is not here, by tag always,
-// as the registry may have a newer one. That it fails is told to the log alone: an older one may do, and
-// without any the creation of the container says that there is none.
+// as the registry may have a newer one. That it fails is told to the log alone: an older one may do, and is all there is
+// of an image that no registry has; without any the creation of the container says that there is none.
 func (t *task) pull(ctx context.Context, want *session.Task) error {
 	name := want.Spec.ContainerSpec.Image
 	if _, err := digest.Parse(name); err == nil {
@@ -46,22 +47,26 @@ func (t *task) pull(ctx context.Context, want *session.Task) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	level := slog.LevelWarn
+	if missing == nil {
+		level = slog.LevelInfo
+	}
 	if err != nil {
-		t.a.log.Error("pulling image failed", "task", t.id, "image", ref, "error", err)
+		t.a.log.Log(ctx, level, "pulling image failed", "task", t.id, "image", ref, "here", missing == nil, "error", err)
 	}
 	return nil
 }
 
-// maxAuth bounds a login, as the API does.
-const maxAuth = 64 << 10
+// MaxAuth bounds a login, as the API does.
+const MaxAuth = 64 << 10
 
 // login reads a registry login as X-Registry-Auth has it: JSON in base64url.
 func login(given string) (*wire.AuthConfig, error) {
 	if given == "" {
 		return nil, nil
 	}
-	if len(given) > maxAuth {
-		return nil, fault.New(fault.Invalid, "registry login: %d bytes: expected at most %d", len(given), maxAuth)
+	if len(given) > MaxAuth {
+		return nil, fault.New(fault.Invalid, "registry login: %d bytes: expected at most %d", len(given), MaxAuth)
 	}
 	alphabet := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(given, "="))
 	b, err := base64.RawURLEncoding.DecodeString(alphabet)

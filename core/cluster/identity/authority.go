@@ -22,9 +22,12 @@ import (
 const (
 	authorityName = "swarm-ca"
 	authorityLife = 20 * 365 * 24 * time.Hour
-	// backdate is by how much the clocks of nodes may differ.
-	backdate = time.Hour
+	// backdate is from how long before it was made a certificate is good.
+	backdate = Skew
 )
+
+// Skew is by how much the clocks of nodes may differ.
+const Skew = time.Hour
 
 const (
 	pemCertificate = "CERTIFICATE"

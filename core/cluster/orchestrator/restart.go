@@ -133,11 +133,26 @@ func (s *step) release() {
 			return
 		}
 		service := s.Service(t.ServiceID)
-		if service == nil || !s.mayStart(t) {
+		if service == nil {
+			continue
+		}
+		if t = s.rebase(t); !s.mayStart(t) {
 			continue
 		}
 		s.put(t, func(t *wire.Task) { t.DesiredState = goal(service) })
 	}
+}
+
+// rebase has a task wait for its delay and no longer, from now on, when the clock was set back since it was made.
+func (s *step) rebase(t *wire.Task) *wire.Task {
+	latest := s.now.Add(restartDelay(t))
+	if old := s.Task(originOf(t).After); old != nil {
+		latest = s.now.Add(restartDelay(old))
+	}
+	if !originOf(t).NotBefore.After(latest) {
+		return t
+	}
+	return s.put(t, func(t *wire.Task) { t.Origin.NotBefore = latest })
 }
 
 func (s *step) mayStart(t *wire.Task) bool {

@@ -187,3 +187,19 @@ func TestNewestWhenTheClockGoesBack(t *testing.T) {
 	w.settle()
 	expect(w, "tasks that are wanted after the last has ended well", len(w.wanted("web")), 0)
 }
+
+// A clock that is set back lengthens no delay: what is left of it is the whole delay at most.
+func TestDelayWhenTheClockGoesBack(t *testing.T) {
+	w := newWorld(t, "a")
+	w.create(spec("web", 1, restarts(wire.RestartAny, 7*time.Second, 0, 0)))
+	w.settle()
+	w.says(w.tasks("web")[0], wire.TaskFailed)
+	w.settle()
+	w.now = w.now.Add(-time.Hour)
+	w.settle()
+	expect(w, "time until the next step", w.again, 7*time.Second)
+	w.pass(6 * time.Second)
+	expect(w, "desired state before the delay", w.wanted("web")[0].DesiredState, wire.TaskReady)
+	w.pass(time.Second)
+	expect(w, "desired state after the delay", w.wanted("web")[0].DesiredState, wire.TaskRunning)
+}

@@ -118,7 +118,8 @@ func (u *update) look() {
 			}
 			continue
 		}
-		t, origin := p.tasks[i], originOf(p.tasks[i])
+		t := u.notLater(p.tasks[i])
+		origin := originOf(t)
 		switch {
 		case t.Status.State == wire.TaskRunning && origin.Ran.IsZero():
 			t = u.put(t, func(t *wire.Task) { t.Origin.Ran = u.now })
@@ -127,6 +128,22 @@ func (u *update) look() {
 		}
 		u.made = append(u.made, t)
 	}
+}
+
+// notLater has what was seen of a task be of now, when the clock was set back since: else the update would wait until the
+// clock is there again.
+func (u *update) notLater(t *wire.Task) *wire.Task {
+	origin := originOf(t)
+	if !origin.Ran.After(u.now) && !origin.Ended.After(u.now) {
+		return t
+	}
+	return u.put(t, func(t *wire.Task) {
+		for _, at := range []*time.Time{&t.Origin.Ran, &t.Origin.Ended} {
+			if at.After(u.now) {
+				*at = u.now
+			}
+		}
+	})
 }
 
 // isMine says that the update has made the task. The specification may have changed twice at one time of the clock.
@@ -206,7 +223,7 @@ func (u *update) proceed() {
 	}
 	busy, open := 0, len(u.todo)
 	var last time.Time
-	if started := u.service.UpdateStatus.StartedAt; started != nil {
+	if started := u.service.UpdateStatus.StartedAt; started != nil && !started.After(u.now) { // the clock may have been set back
 		last = *started
 	}
 	for _, t := range u.made {

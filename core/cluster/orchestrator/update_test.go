@@ -361,3 +361,21 @@ func TestFailuresAreNotForgotten(t *testing.T) {
 	expect(w, "state", w.service("web").UpdateStatus.State, wire.UpdatePaused)
 	expect(w, "tasks that were not touched", w.images()["busybox:1"], 2)
 }
+
+// A clock that is set back holds up no update: what was seen is of now then.
+func TestUpdateWhenTheClockGoesBack(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	w.create(spec("web", 2, updates(wire.UpdateConfig{Parallelism: 1, Delay: 10 * time.Second})))
+	w.settle()
+	w.change("web", image(2))
+	w.settle()
+	expect(w, "new tasks", w.images()["busybox:2"], 1)
+	w.now = w.now.Add(-time.Hour)
+	w.pass(9 * time.Second)
+	expect(w, "new tasks before the delay is over", w.images()["busybox:2"], 1)
+	w.pass(time.Second)
+	expect(w, "new tasks", w.images()["busybox:2"], 2)
+	w.now = w.now.Add(-time.Hour)
+	w.pass(time.Minute)
+	expect(w, "state", w.service("web").UpdateStatus.State, wire.UpdateCompleted)
+}

@@ -3,7 +3,12 @@
 // is right again after the next one.
 package session
 
-import "github.com/sampan-project/sampan/core/wire"
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/sampan-project/sampan/core/wire"
+)
 
 // Bounds of one line, in bytes.
 const (
@@ -31,6 +36,39 @@ type Wanted struct {
 	Roots        []byte           `json:"roots,omitempty"`  // PEM of the swarm's authority
 	Tasks        []Task           `json:"tasks"`
 	Routes       []Route          `json:"routes"`
+	// Specs are what the tasks are made of, once for all that are of one. See Pack.
+	Specs []wire.TaskSpec `json:"specs,omitempty"`
+}
+
+// Pack has the tasks share their specifications, of which a node would be told hundreds of times else.
+func (w *Wanted) Pack() error {
+	known := map[string]int{}
+	for i := range w.Tasks {
+		t := &w.Tasks[i]
+		text, err := json.Marshal(t.Spec)
+		if err != nil {
+			return err
+		}
+		if known[string(text)] == 0 {
+			w.Specs = append(w.Specs, t.Spec)
+			known[string(text)] = len(w.Specs)
+		}
+		t.Spec, t.SpecOf = wire.TaskSpec{}, known[string(text)]
+	}
+	return nil
+}
+
+// Unpack gives the tasks their specifications back, which they share from then on.
+func (w *Wanted) Unpack() error {
+	for i := range w.Tasks {
+		t := &w.Tasks[i]
+		if t.SpecOf < 1 || t.SpecOf > len(w.Specs) {
+			return fmt.Errorf("task %.64s: specification %d, expected one of the %d that there are", t.ID, t.SpecOf, len(w.Specs))
+		}
+		t.Spec, t.SpecOf = w.Specs[t.SpecOf-1], 0
+	}
+	w.Specs = nil
+	return nil
 }
 
 // Task is a task of the node, with what it takes to run it. Its DesiredState says what shall become of it.
@@ -40,6 +78,7 @@ type Task struct {
 	Ports     []wire.ServicePort `json:"ports,omitempty"`     // published ports of its service, of both modes
 	Auth      string             `json:"auth,omitempty"`      // registry credentials, as in X-Registry-Auth
 	LogDriver *wire.NamedDriver  `json:"logDriver,omitempty"` // the swarm's, for tasks that ask for none
+	SpecOf    int                `json:"specOf,omitempty"`    // which of Wanted.Specs its Spec is on its way, from 1
 }
 
 // ServiceName is what a task's container shows of its service.

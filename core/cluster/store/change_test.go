@@ -256,7 +256,7 @@ func dump(t *testing.T, s state) string {
 func TestSnapshotIsReadAsItWasWritten(t *testing.T) {
 	m := NewMemory(clock())
 	changed(t, m, func(w Writer) {
-		w.PutCluster(&Cluster{SwarmInfo: wire.SwarmInfo{ID: "swarm"}, Removed: []string{"x"}})
+		w.PutCluster(&Cluster{SwarmInfo: wire.SwarmInfo{ID: "swarm"}, Removed: []Former{{ID: "x", Until: time.Unix(1, 0).UTC()}}})
 		for i := range 20 {
 			w.PutNode(&wire.Node{ID: fmt.Sprint("n", i)})
 			w.PutTask(&wire.Task{ID: fmt.Sprint("t", i), NodeID: fmt.Sprint("n", i), ServiceID: "s"})

@@ -89,6 +89,11 @@ func (s *Store) AddManager(ctx context.Context, id, addr string) error {
 		return err
 	}
 	server, address := raft.ServerID(id), raft.ServerAddress(addr)
+	release, err := s.occupy(ctx, server)
+	if err != nil {
+		return err
+	}
+	defer release()
 	known := s.find(server)
 	if known != nil && known.Suffrage == raft.Voter {
 		if known.Address == address {
@@ -108,6 +113,59 @@ func (s *Store) AddManager(ctx context.Context, id, addr string) error {
 		return fault.New(fault.ClassOf(err), "manager %s at %s does not follow the swarm's log: %w", id, addr, err)
 	}
 	return s.reconfigure(ctx, func() raft.IndexFuture { return s.raft.AddVoter(server, address, 0, 0) })
+}
+
+// occupy waits until nobody else changes a node's seat.
+func (s *Store) occupy(ctx context.Context, id raft.ServerID) (release func(), err error) {
+	for {
+		s.mu.Lock()
+		other := s.busy[id]
+		if other == nil {
+			mine := make(chan struct{})
+			s.busy[id] = mine
+			s.mu.Unlock()
+			return func() {
+				s.mu.Lock()
+				delete(s.busy, id)
+				s.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-other:
+		case <-s.closing:
+			return nil, s.gone()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// tidy takes those out of the log who have no vote, at the beginning of a leadership: a leader before this one was about to
+// make them managers, and ended before they were. Whoever still wants to be one asks again.
+func (s *Store) tidy() {
+	for _, server := range s.servers() {
+		if server.Suffrage != raft.Voter {
+			s.takeOut(server.ID)
+		}
+	}
+}
+
+func (s *Store) takeOut(id raft.ServerID) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	release, err := s.occupy(ctx, id)
+	if err != nil {
+		return // it is about to be a manager
+	}
+	defer release()
+	if known := s.find(id); known == nil || known.Suffrage == raft.Voter {
+		return
+	}
+	if err := s.reconfigure(ctx, func() raft.IndexFuture { return s.raft.RemoveServer(id, 0, 0) }); err != nil {
+		s.log.Warn("a node that did not become a manager stays listed", "node", id, "err", err)
+	}
 }
 
 // follows waits until a server has the entries up to index.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
 
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
@@ -145,6 +146,30 @@ func TestManagerThatCannotBeReachedIsNotAdded(t *testing.T) {
 	}
 	if err := m.AddManager(limited(t), "", ""); !fault.Is(err, fault.Invalid) {
 		t.Errorf("no ID: %v", err)
+	}
+}
+
+// A leader that dies between the two steps of AddManager leaves a node without a vote, which the next leader takes out.
+func TestHalfAManagerIsTakenOut(t *testing.T) {
+	s := three(t, Options{})
+	leader := s.leader()
+	absent := s.add()
+	if err := leader.raft.AddNonvoter(raft.ServerID(absent.id), raft.ServerAddress(absent.addr), 0, 0).Error(); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range s.members {
+		if m.Store != nil && m != leader {
+			eventually(t, "that all know of it", func() bool { return m.find(raft.ServerID(absent.id)) != nil })
+		}
+	}
+	leader.kill()
+	next := s.leader()
+	eventually(t, "that it is listed no more", func() bool { return next.find(raft.ServerID(absent.id)) == nil })
+	absent.start()
+	next.join(absent)
+	s.agree()
+	if n := len(next.Managers()); n != 4 {
+		t.Errorf("there are %d managers", n)
 	}
 }
 

@@ -69,7 +69,8 @@ type Store struct {
 
 	mu      sync.Mutex
 	err     error
-	down    map[raft.ServerID]bool // managers that the leader does not reach
+	down    map[raft.ServerID]bool          // managers that the leader does not reach
+	busy    map[raft.ServerID]chan struct{} // nodes whose seat is being changed; closed in the end
 	tuned   raft.ReloadableConfig
 	calls   sync.WaitGroup
 	closing chan struct{} // closed at the beginning of the end
@@ -93,7 +94,7 @@ func Open(o Options) (_ *Store, err error) {
 	}
 	s := &Store{
 		board: newBoard(newState()), id: o.NodeID, addr: o.Addr, now: o.Now, wait: o.Election, log: o.Logger,
-		maxLog: o.maxLog, turn: make(chan struct{}, 1), down: map[raft.ServerID]bool{},
+		maxLog: o.maxLog, turn: make(chan struct{}, 1), down: map[raft.ServerID]bool{}, busy: map[raft.ServerID]chan struct{}{},
 		closing: make(chan struct{}), still: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.machine = &machine{board: s.board, failed: s.fail, wake: func() { s.show(nil) }}
@@ -315,6 +316,9 @@ func (s *Store) see(data any) {
 	switch o := data.(type) {
 	case raft.RaftState:
 		clear(s.down)
+		if o == raft.Leader {
+			go s.tidy()
+		}
 	case raft.PeerObservation:
 		delete(s.down, o.Peer.ID)
 	case raft.FailedHeartbeatObservation:

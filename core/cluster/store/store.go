@@ -26,6 +26,9 @@
 package store
 
 import (
+	"slices"
+	"time"
+
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -91,5 +94,18 @@ type Cluster struct {
 	RootKey      []byte   `json:"RootKey,omitempty"`  // PEM
 	WorkerToken  string   `json:"WorkerToken,omitempty"`
 	ManagerToken string   `json:"ManagerToken,omitempty"`
-	Removed      []string `json:"Removed,omitempty"` // IDs of nodes that may not come back
+	Removed      []Former `json:"Removed,omitempty"` // nodes that may not come back
+	// LongestCert is the most that NodeCertExpiry has ever been: the certificates of that time may still be good.
+	LongestCert time.Duration `json:"LongestCert,omitempty"`
+}
+
+// Former is a node that was removed, for as long as it may have a certificate.
+type Former struct {
+	ID    string    `json:"ID"`
+	Until time.Time `json:"Until"`
+}
+
+// HasRemoved reports whether a node was removed and may have a certificate.
+func (c *Cluster) HasRemoved(id string) bool {
+	return slices.ContainsFunc(c.Removed, func(f Former) bool { return f.ID == id })
 }

@@ -109,11 +109,14 @@ func (n *Node) admit(peer *identity.Peer, protocol string) error {
 		return fmt.Errorf("%s needs a certificate", protocol)
 	case protocol == Raft && peer.Role != wire.RoleManager:
 		return fmt.Errorf("node %s is no manager", peer.NodeID)
-	case !n.options.Allowed(*peer, protocol):
+	case !n.options.Allowed(*peer, protocol) && !n.told(protocol):
 		return notAllowed(*peer)
 	}
 	return nil
 }
+
+// told says that a node that is refused is told so in an answer.
+func (n *Node) told(protocol string) bool { return protocol == HTTP && n.options.Refused != nil }
 
 func (n *Node) handshake(c *conn, t *tls.Conn) {
 	ctx, cancel := context.WithTimeout(n.ctx, n.options.HandshakeTimeout)
@@ -126,7 +129,7 @@ func (n *Node) handshake(c *conn, t *tls.Conn) {
 	defer n.handshakes.leave(c)
 	state := t.ConnectionState()
 	peer, certified := identity.PeerOf(state)
-	if !certified {
+	if !certified || n.told(state.NegotiatedProtocol) && !n.options.Allowed(peer, HTTP) {
 		n.welcomeStranger(ctx, c, t)
 		return
 	}
@@ -167,7 +170,8 @@ func notAllowed(peer identity.Peer) error {
 	return fmt.Errorf("node %s is not allowed in the swarm", peer.NodeID)
 }
 
-// welcomeStranger hands on a connection without a certificate, which ends when its time is over.
+// welcomeStranger hands on a connection without a certificate, or of a node that is told that it is refused. It ends when
+// its time is over.
 func (n *Node) welcomeStranger(ctx context.Context, c *conn, t *tls.Conn) {
 	n.strangers.enter(c)
 	c.atEnd(func() { n.strangers.leave(c) })

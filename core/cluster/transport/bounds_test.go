@@ -257,6 +257,42 @@ func TestRemovedNodes(t *testing.T) {
 	})
 }
 
+// A node that was removed is told so, and nothing else: its requests do not come to the handler, and its connections are
+// a stranger's.
+func TestARemovedNodeIsTold(t *testing.T) {
+	s := newSwarm(t)
+	var removed atomic.Bool
+	var asked atomic.Int32
+	manager := s.node(wire.RoleManager, Options{
+		Allowed: func(identity.Peer, string) bool { return !removed.Load() },
+		Refused: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "you were removed", http.StatusForbidden) },
+	})
+	manager.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked.Add(1); greet(w, r) }))
+	worker := s.node(wire.RoleWorker, Options{})
+	if got, err := get(t.Context(), worker.Client(), manager.addr); got != "HTTP/2.0 worker "+worker.id || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	removed.Store(true)
+	manager.Drop(worker.id)
+	waitFor(t, func() bool { // the client may still have the old connection
+		got, err := get(t.Context(), worker.Client(), manager.addr)
+		return err == nil && got == "you were removed\n"
+	})
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the handler was asked %d times", n)
+	}
+	if n := count(manager.strangers); n != 1 {
+		t.Errorf("there are %d strangers' connections", n)
+	}
+	for _, protocol := range []string{Raft, Tunnel} {
+		config, err := identity.ClientConfig(worker.who, identity.AnyManager, protocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused(t, manager.addr, config)
+	}
+}
+
 // A manager whose role was taken away, and whose certificate still has it, has no part in the log.
 func TestAllowedByProtocol(t *testing.T) {
 	s := newSwarm(t)

@@ -86,6 +86,17 @@ func bounded(h http.Handler, size int64) http.Handler {
 	})
 }
 
+// strangersOnly keeps from the handler the nodes that have a certificate and are refused.
+func (n *Node) strangersOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, certified := identity.PeerOf(*r.TLS); certified {
+			n.options.Refused(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // logWriter takes the lines that net/http writes about connections: what others do wrong is not the daemon's error.
 type logWriter struct{ logger *slog.Logger }
 

@@ -40,6 +40,9 @@ type Options struct {
 	// certificate is good until it expires, but a node can be removed or lose its role before that (all are allowed).
 	// It must not wait for the network.
 	Allowed func(peer identity.Peer, protocol string) bool
+	// Refused answers the requests of a node that Allowed refuses, so that it learns why; nobody else does, and its
+	// connections are bounded like those of strangers (none: they are refused in the handshake).
+	Refused http.HandlerFunc
 	Logger  *slog.Logger // (discarded)
 
 	HandshakeTimeout time.Duration // (10 s)
@@ -170,5 +173,5 @@ func (n *Node) Close() error {
 // its TLS says who asks. Its body is bounded then, and so is its time.
 func (n *Node) Serve(h http.Handler) {
 	n.nodes.serve(h)
-	n.joining.serve(bounded(h, n.options.MaxBody))
+	n.joining.serve(bounded(n.strangersOnly(h), n.options.MaxBody))
 }
