@@ -155,8 +155,7 @@ func newTerminal(console *os.File) (*terminal, error) {
 	go io.Copy(t.console, os.Stdin) //nolint:errcheck // ends with the program
 	go func() {
 		defer close(t.output)
-		// The end of a terminal is EIO.
-		if _, err := io.Copy(os.Stdout, t.console); err != nil && !errors.Is(err, unix.EIO) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, os.ErrClosed) {
+		if _, err := io.Copy(os.Stdout, linux.Master{File: t.console}); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, os.ErrClosed) {
 			fmt.Fprintf(os.Stderr, "%s: terminal: %v\r\n", name, err)
 		}
 	}()

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -470,11 +470,10 @@ func TestConsoleSocket(t *testing.T) {
 	}
 }
 
-// readAll reads a terminal until the other side is closed, which is EIO.
+// readAll reads a terminal until the other side is closed.
 func readAll(f *os.File) string {
-	var b bytes.Buffer
-	b.ReadFrom(f) //nolint:errcheck // see above
-	return b.String()
+	out, _ := io.ReadAll(linux.Master{File: f})
+	return string(out)
 }
 
 func TestForegroundTerminal(t *testing.T) {

@@ -204,6 +204,7 @@ const swarmLines = `
 swarm init
 swarm init --advertise-addr 10.0.0.1 --listen-addr eth0 --data-path-addr lo --data-path-port 5000 --availability Drain
 swarm init --listen-addr 10.0.0.9:99 --autolock --cert-expiry 48h --dispatcher-heartbeat 3s --max-snapshots 2 --snapshot-interval 5 --task-history-limit 0
+swarm init --listen-addr ::1
 swarm init --listen-addr [::1]:5 --force-new-cluster --default-addr-pool 10.20.0.0/16 --default-addr-pool 10.30.0.0/16 --default-addr-pool-mask-length 26
 swarm init --external-ca protocol=cfssl,url=https://a.example,x=y
 swarm init --external-ca url=https://a.example
@@ -264,6 +265,8 @@ service create -d --health-interval -2s app:1
 service create -d --limit-cpu 1.5 --limit-memory 10m --limit-pids 7 --reserve-cpu 0.5 --reserve-memory 5m --generic-resource gpu=2 --generic-resource x=1 app:1
 service create -d --generic-resource gpu=a app:1
 service create -d --generic-resource gpu app:1
+service create -d --generic-resource gpu=-1 app:1
+service create -d --generic-resource gpu=1 --generic-resource gpu=2 app:1
 service create -d --limit-cpu x app:1
 service create -d --limit-memory x app:1
 service create -d --restart-condition none app:1
@@ -333,6 +336,7 @@ service update -d --limit-memory 1g --reserve-memory 1g bare
 service update -d --reserve-cpu 1 full
 service update -d --generic-resource-add x=3 --generic-resource-rm gpu full
 service update -d --generic-resource-rm nothing full
+service update -d --generic-resource-add x=1 --generic-resource-add x=2 full
 service update -d --restart-condition any --restart-window 0s full
 service update -d --restart-max-attempts 1 bare
 service update -d --update-parallelism 0 --update-order stop-first --rollback-delay 9s full

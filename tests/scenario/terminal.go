@@ -110,13 +110,13 @@ func newScreen(master io.Reader) *screen {
 	go func() {
 		defer close(s.over)
 		b := make([]byte, 4096)
-		for {
+		for ended := 0; ended < 2; { // EIO: nobody has the other side open. The first may come before the last output.
 			n, err := master.Read(b)
 			s.mu.Lock()
 			s.shown.Write(b[:n])
 			s.mu.Unlock()
 			if err != nil {
-				return // EIO: nobody has the other side open
+				ended++
 			}
 		}
 	}()

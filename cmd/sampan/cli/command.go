@@ -173,6 +173,7 @@ var expectations = map[string]string{
 	"int64":    "a whole number",
 	"uint":     "a whole number from 0 up",
 	"uint16":   "a whole number from 0 to 65535",
+	"uint32":   "a whole number from 0 up",
 	"uint64":   "a whole number from 0 up",
 	"duration": "a duration such as 500ms, 30s or 1m30s",
 	"ip":       "an address such as 172.30.100.104",

@@ -230,11 +230,11 @@ func (o *options) resources() (*wire.TaskResources, error) {
 		Limits:       &wire.TaskLimit{NanoCPUs: o.limitCPU.Nano, MemoryBytes: o.limitMemory.Value, Pids: o.limitPids},
 		Reservations: &wire.NodeResources{NanoCPUs: o.reserveCPU.Nano, MemoryBytes: o.reserveMemory.Value},
 	}
-	for _, given := range o.generic.Values {
-		g, err := parseGeneric(given)
-		if err != nil {
-			return nil, err
-		}
+	list, err := parseGenerics(o.generic.Values)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range list {
 		r.Reservations.GenericResources = append(r.Reservations.GenericResources, g)
 	}
 	return r, nil

@@ -125,11 +125,11 @@ func editGeneric(have []any, remove, add []string) ([]any, error) {
 		list = slices.DeleteFunc(list, func(r any) bool { return genericKind(r) == kind })
 		return len(list) < n
 	}
-	for _, given := range add {
-		g, err := parseGeneric(given)
-		if err != nil {
-			return nil, err
-		}
+	added, err := parseGenerics(add)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range added {
 		without(g.Discrete.Kind)
 		list = append(list, g)
 	}

@@ -58,11 +58,11 @@ func TestEditPairs(t *testing.T) {
 
 func TestEditGeneric(t *testing.T) {
 	have := []any{map[string]any{"DiscreteResourceSpec": map[string]any{"Kind": "gpu", "Value": 2.0}}, map[string]any{"NamedResourceSpec": map[string]any{"Kind": "x"}}}
-	got, err := editGeneric(have, []string{"gpu"}, []string{"a=1", "a=2"})
-	if diff := cmp.Diff([]any{have[1], generic{&discrete{"a", 2}}}, got); diff != "" || err != nil {
+	got, err := editGeneric(have, []string{"gpu"}, []string{"a=1", "b=2"})
+	if diff := cmp.Diff([]any{have[1], generic{&discrete{"a", 1}}, generic{&discrete{"b", 2}}}, got); diff != "" || err != nil {
 		t.Error(err, diff)
 	}
-	for _, tt := range []struct{ remove, add []string }{{[]string{"nothing"}, nil}, {nil, []string{"a=b"}}, {nil, []string{"=1"}}, {nil, []string{"a"}}} {
+	for _, tt := range []struct{ remove, add []string }{{[]string{"nothing"}, nil}, {nil, []string{"a=b"}}, {nil, []string{"=1"}}, {nil, []string{"a"}}, {nil, []string{"a=-1"}}, {nil, []string{"a=1", "a=2"}}} {
 		if _, err := editGeneric(have, tt.remove, tt.add); err == nil {
 			t.Errorf("%v is accepted", tt)
 		}

@@ -258,6 +258,22 @@ type generic struct {
 	Discrete *discrete `json:"DiscreteResourceSpec,omitempty"`
 }
 
+// parseGenerics reads all that are given, each kind once: more than one of a kind would be names of them.
+func parseGenerics(given []string) ([]generic, error) {
+	var list []generic
+	for _, s := range given {
+		g, err := parseGeneric(s)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(list, func(other generic) bool { return other.Discrete.Kind == g.Discrete.Kind }) {
+			return nil, fault.New(fault.Invalid, "generic-resource %s is given more than once: expected one number of each kind", g.Discrete.Kind)
+		}
+		list = append(list, g)
+	}
+	return list, nil
+}
+
 // parseGeneric reads KIND=NUMBER.
 func parseGeneric(s string) (generic, error) {
 	kind, value, ok := strings.Cut(s, "=")
@@ -267,6 +283,9 @@ func parseGeneric(s string) (generic, error) {
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil {
 		return generic{}, fault.New(fault.Invalid, "invalid generic-resource request `%s`, Named Generic Resources is not supported for service create or update", s)
+	}
+	if n < 0 {
+		return generic{}, &fault.Field{Field: "--generic-resource", Given: s, Expected: "KIND=NUMBER, not negative"}
 	}
 	return generic{&discrete{kind, n}}, nil
 }

@@ -100,7 +100,8 @@ const (
 	rootsLine = "  rotated CA certificates"
 )
 
-// follow shows how the nodes take the new root, and the root when all have.
+// follow shows how the nodes take the new root, and the root when all have. Who presses Ctrl-C stops the waiting and
+// not the rotation.
 func (o *rotation) follow(ctx context.Context, c *cli.CLI, engine *client.Client) error {
 	show := cli.Progress(c.Out)
 	if o.quiet {
@@ -113,29 +114,36 @@ func (o *rotation) follow(ctx context.Context, c *cli.CLI, engine *client.Client
 	}
 	for done := false; ; {
 		swarm, err := engine.SwarmInspect(ctx)
-		if err != nil {
-			return err
-		}
-		if done {
-			if o.quiet {
-				return nil
-			}
+		switch {
+		case err != nil:
+		case done && o.quiet:
+			return nil
+		case done:
 			return printRoot(c.Out, swarm)
+		default:
+			done, err = look(ctx, engine, show, swarm)
 		}
-		nodes, err := engine.NodeList(ctx, nil)
-		if err != nil {
-			return err
-		}
-		if done, err = showRotation(show, swarm, nodes); err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		select {
 		case <-time.After(interval):
 		case <-ctx.Done():
-			fmt.Fprintln(c.Out, "Operation continuing in background.\nUse `sampan node ls --format '{{.Hostname}} {{.TLSStatus}}'` to check progress.")
-			return context.Cause(ctx)
+			if !done && !o.quiet {
+				fmt.Fprintln(c.Out, "Operation continuing in background.\nUse `sampan node ls --format '{{.Hostname}} {{.TLSStatus}}'` to check progress.")
+			}
+			return nil
 		}
 	}
+}
+
+// look asks once how far the nodes are, and shows it.
+func look(ctx context.Context, engine *client.Client, show func(wire.Message) error, swarm wire.Swarm) (done bool, err error) {
+	nodes, err := engine.NodeList(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	return showRotation(show, swarm, nodes)
 }
 
 // showRotation counts the nodes that have the new root, and reports whether all have.

@@ -3,6 +3,7 @@ package swarm
 import (
 	"encoding/pem"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -178,6 +179,9 @@ func (a *nodeAddress) Type() string { return "node-addr" }
 func (a *nodeAddress) Set(s string) error {
 	bad := &fault.Field{Given: s, Expected: "ADDRESS[:PORT] or INTERFACE[:PORT]"}
 	given := strings.TrimPrefix(s, "tcp://")
+	if _, err := netip.ParseAddr(given); err == nil { // one of IPv6 has colons, too
+		given = net.JoinHostPort(given, listenPort)
+	}
 	host, port, err := net.SplitHostPort(given)
 	if err != nil { // it has no port, or is no address
 		if host, port, err = net.SplitHostPort(given + ":" + listenPort); err != nil {

@@ -1,6 +1,8 @@
 package swarm
 
 import (
+	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
+	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -16,7 +19,7 @@ func TestNodeAddress(t *testing.T) {
 	for given, want := range map[string]string{
 		"10.0.0.1": "10.0.0.1:2377", "10.0.0.1:99": "10.0.0.1:99", ":99": "0.0.0.0:99", "eth0": "eth0:2377", "eth0:5": "eth0:5", "[::1]": "[::1]:2377",
 		"[::1]:5": "[::1]:5", "tcp://10.0.0.1": "10.0.0.1:2377", "10.0.0.1:0": "10.0.0.1:0", "": "0.0.0.0:2377",
-		"::1": "", "a:b": "", "a:70000": "", "a b": "", "a/b": "", "a:-1": "",
+		"::1": "[::1]:2377", "tcp://fd00::2": "[fd00::2]:2377", "::1:": "", "a:b": "", "a:70000": "", "a b": "", "a/b": "", "a:-1": "",
 	} {
 		var a nodeAddress
 		if err := a.Set(given); a.value != want || (err != nil) != (want == "") {
@@ -104,6 +107,23 @@ func TestRotation(t *testing.T) {
 		}, wire.Swarm{SwarmInfo: wire.SwarmInfo{TLSInfo: fresh, RootRotationInProgress: tt.underWay}}, nodes)
 		if diff := cmp.Diff(map[string]int64{certsLine: tt.certs, rootsLine: tt.roots}, counts); diff != "" || done != tt.done || err != nil {
 			t.Errorf("%v: %t, %v %s", tt, done, err, diff)
+		}
+	}
+}
+
+// TestFollowInterrupted presses Ctrl-C while the daemon is asked: the rotation goes on, and that is no failure.
+func TestFollowInterrupted(t *testing.T) {
+	engine, err := client.New(client.Options{Host: "unix://" + t.TempDir() + "/nothing"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, quiet := range []bool{false, true} {
+		var out bytes.Buffer
+		err := (&rotation{quiet: quiet}).follow(ctx, cli.New(strings.NewReader(""), &out, &out), engine)
+		if told := strings.Contains(out.String(), "continuing in background"); err != nil || told == quiet {
+			t.Errorf("quiet %t: %v, %q", quiet, err, &out)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/monitor/jsonlog"
 )
 
@@ -25,14 +26,13 @@ func readAll(fd int, take func(frame []byte) bool) (ended bool) {
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
 	for {
-		n, err := unix.Read(fd, (*buf)[headerSize:])
+		n, err := linux.ReadMaster(fd, (*buf)[headerSize:]) // of all else than a terminal it is read(2)
 		switch {
 		case n > 0:
 			if !take((*buf)[:headerSize+n]) {
 				return true
 			}
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			return false
 		default:
 			// Zero is the end of a pipe. The master of a terminal says EIO when its last slave is
