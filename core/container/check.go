@@ -70,7 +70,7 @@ func (m *Manager) Check(ctx context.Context) (found []check.Finding, err error) 
 func (m *Manager) checkContainer(ctx context.Context, c *Container, s monitor.Status, there bool) (found []check.Finding) {
 	rec, st := c.snapshot()
 	c.mu.Lock()
-	busy := c.reserved || c.removed
+	busy := c.reserved || c.removed || st.Phase == removing
 	c.mu.Unlock()
 	if busy {
 		return nil
@@ -79,12 +79,7 @@ func (m *Manager) checkContainer(ctx context.Context, c *Container, s monitor.St
 		found = append(found, check.Finding{Kind: "container", Subject: rec.ID, Problem: problem, Advice: advice, Did: did, Mend: mend})
 	}
 	if ok, err := m.store.has(&rec); err == nil && !ok {
-		add("the database does not have it", "", "wrote its record", func(context.Context) error {
-			if rec, _ := c.snapshot(); !c.isRemoved() {
-				return m.store.put(rec)
-			}
-			return nil
-		})
+		add("the database does not have it", "", "wrote its record", func(ctx context.Context) error { return m.rewrite(ctx, c) })
 	}
 	if _, err := os.Stat(m.directory(rec.ID)); errors.Is(err, os.ErrNotExist) {
 		add("its directory is missing", "", "made it; its log is lost", func(context.Context) error { return m.makeDirectory(rec.ID) })
@@ -110,6 +105,19 @@ func (m *Manager) checkContainer(ctx context.Context, c *Container, s monitor.St
 		found = append(found, m.checkNetworks(c, &rec)...)
 	}
 	return found
+}
+
+// rewrite writes the record of a container again, unless it is removed by now.
+func (m *Manager) rewrite(ctx context.Context, c *Container) error {
+	if err := c.op.lock(ctx); err != nil {
+		return err
+	}
+	defer c.op.unlock()
+	if c.isRemoved() {
+		return nil
+	}
+	rec, _ := c.snapshot()
+	return m.putRecord(c, rec)
 }
 
 // deleteStranger ends what the monitor has and no container is.

@@ -24,7 +24,8 @@
 // What changes a container takes its op lock for the whole of the change: Start, the handling of an
 // exit, Remove. Signals do not: they are sent, and the exit comes as an event. The mutex guards the
 // fields and is never held while something is waited for. Manager.mu guards the maps of containers
-// and is taken before a container's mutex, never after.
+// and is taken before a container's mutex, never after. What is written of a state is read under the
+// lock of its writing, so that none comes to lie over a newer one (keep).
 package container
 
 import (
@@ -173,6 +174,11 @@ func (m *Manager) directory(id string) string { return filepath.Join(m.container
 type Container struct {
 	id string
 	op opLock // held for the whole of a change, see the package comment
+
+	keeping sync.Mutex // held while the state is written, and taken before mu
+	struck  bool       // its record is deleted, and no state is written any more; guarded by keeping
+
+	telling sync.RWMutex // held for reading by who ends it, until that is told, and for writing while its removal is
 
 	mu      sync.Mutex
 	rec     record // replaced as a whole, never changed in place

@@ -89,9 +89,7 @@ func (e *ending) over() {
 // rest is the end of a container that stays.
 func (m *Manager) rest(e *ending) {
 	// Before the monitor forgets it: whenever a crash comes, one of the two knows the status.
-	if err := m.store.putState(&e.rec, e.st); err != nil {
-		m.log.Error("write the state of a container", "container", e.rec.ID, "error", err)
-	}
+	m.keep(e.c)
 	m.tellEnd(e)
 	m.letGo(context.WithoutCancel(m.ctx), &e.rec)
 	e.over()

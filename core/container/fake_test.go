@@ -138,6 +138,7 @@ type fakeMonitor struct {
 	deaf     bool
 
 	discarded func() // what Discard does first
+	killed    func() // what Kill does last
 	Monitor          // what is not faked panics
 }
 
@@ -232,6 +233,9 @@ func (f *fakeMonitor) Kill(_ context.Context, id string, sig int, _ bool) error 
 	}
 	if !deaf || sig == int(unix.SIGKILL) {
 		f.end(id, monitor.Exit{Code: 128 + sig, Signal: sig})
+	}
+	if f.killed != nil {
+		f.killed()
 	}
 	return nil
 }

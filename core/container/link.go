@@ -3,6 +3,7 @@ package container
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -210,7 +211,7 @@ func shownLinks(rec *record) (list []string) {
 }
 
 // removeLink is `rm --link OWNER/ALIAS`: it takes the link of a container away, for its next start.
-func (m *Manager) removeLink(ref string) error {
+func (m *Manager) removeLink(ctx context.Context, ref string) error {
 	owner, alias, ok := strings.Cut(strings.TrimPrefix(ref, "/"), "/")
 	if !ok {
 		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
@@ -219,22 +220,18 @@ func (m *Manager) removeLink(ref string) error {
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	rec := c.rec
+	if err := c.op.lock(ctx); err != nil {
+		return err
+	}
+	defer c.op.unlock()
+	rec, _ := c.snapshot()
+	before := len(rec.Host.Links)
 	rec.Host.Links = slices.DeleteFunc(slices.Clone(rec.Host.Links), func(text string) bool {
 		l, err := parseLink(text)
 		return err == nil && l.alias == alias
 	})
-	gone := len(rec.Host.Links) < len(c.rec.Host.Links)
-	c.mu.Unlock()
-	if !gone {
+	if len(rec.Host.Links) == before {
 		return fault.New(fault.NotFound, "No such link: %s", shortened(ref))
 	}
-	if err := m.store.put(rec); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.rec = rec
-	c.mu.Unlock()
-	return nil
+	return m.putRecord(c, rec)
 }

@@ -60,11 +60,8 @@ func (m *Manager) resume(ctx context.Context, c *Container) error {
 func (m *Manager) setForCommit(c *Container, yes bool) {
 	c.mu.Lock()
 	c.state.ForCommit = yes
-	rec, st := c.rec, c.state
 	c.mu.Unlock()
-	if err := m.store.putState(&rec, st); err != nil {
-		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
-	}
+	m.keep(c)
 }
 
 // setPhase changes one phase to another, unless it is something else by now.
@@ -75,11 +72,8 @@ func (m *Manager) setPhase(c *Container, from, to phase) {
 		return
 	}
 	c.state.Phase = to
-	rec, st := c.rec, c.state
 	c.mu.Unlock()
-	if err := m.store.putState(&rec, st); err != nil {
-		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
-	}
+	m.keep(c)
 }
 
 // notRunningError is the answer to what only a running container can do.

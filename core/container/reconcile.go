@@ -123,7 +123,7 @@ func (m *Manager) takeOver(ctx context.Context) (map[*Container]monitor.Exit, er
 // compare makes one container's state what the monitor says of it. It returns the exit that is still
 // to be handled.
 func (m *Manager) compare(ctx context.Context, c *Container, s monitor.Status, there bool) *monitor.Exit {
-	rec, st := c.snapshot()
+	_, st := c.snapshot()
 	switch {
 	case there && (s.State == monitor.Running || s.State == monitor.Paused):
 		m.adopt(c, s)
@@ -138,6 +138,12 @@ func (m *Manager) compare(ctx context.Context, c *Container, s monitor.Status, t
 			return s.Exit
 		}
 		return &monitor.Exit{Code: lostExit, At: time.Now(), Lost: true}
+	case there && ranUnnoted(&st, &s): // the daemon was killed between the start and the note of it
+		c.mu.Lock()
+		c.state.takeUp(&s)
+		c.ended = make(chan struct{})
+		c.mu.Unlock()
+		return s.Exit
 	case there: // its start was cut off, or the end of its clean-up
 		if err := m.o.Monitor.Delete(ctx, c.id, true); err != nil && !fault.Is(err, fault.NotFound) {
 			m.log.Error("remove the process of a container", "container", c.id, "error", err)
@@ -146,13 +152,25 @@ func (m *Manager) compare(ctx context.Context, c *Container, s monitor.Status, t
 	if st.Phase == restarting || st.Phase == removing { // nobody waits any more
 		c.mu.Lock()
 		c.state.Phase = exited
-		st = c.state
 		c.mu.Unlock()
-		if err := m.store.putState(&rec, st); err != nil {
-			m.log.Error("write the state of a container", "container", c.id, "error", err)
-		}
+		m.keep(c)
 	}
 	return nil
+}
+
+// ranUnnoted reports whether the monitor has a run that has ended, and of which the state knows nothing: the end of
+// each run that was handled is in it, with its time.
+func ranUnnoted(st *runState, s *monitor.Status) bool {
+	return s.State == monitor.Stopped && s.Exit != nil && !s.StartedAt.IsZero() && !s.Exit.At.Equal(st.FinishedAt)
+}
+
+// takeUp makes it that of a run of which only the monitor knows. Its beginning is a new count of restarts, unless it
+// was one of them.
+func (s *runState) takeUp(m *monitor.Status) {
+	if s.Phase != restarting {
+		s.Restarts = 0
+	}
+	s.begin(m.Pid, m.StartedAt.UTC())
 }
 
 // adopt takes a container over that runs.
@@ -164,7 +182,7 @@ func (m *Manager) adopt(c *Container, s monitor.Status) {
 	}
 	st := c.state
 	if !st.live() { // the daemon was killed between the start and the note of it
-		st.StartedAt, st.FinishedAt, st.ExitCode, st.Error = s.StartedAt.UTC(), time.Time{}, 0, ""
+		st.takeUp(&s)
 	}
 	st.Pid, st.Phase = s.Pid, running
 	if s.State == monitor.Paused {
@@ -176,11 +194,8 @@ func (m *Manager) adopt(c *Container, s monitor.Status) {
 	if c.ended == nil {
 		c.ended = make(chan struct{})
 	}
-	rec := c.rec
 	c.mu.Unlock()
-	if err := m.store.putState(&rec, st); err != nil {
-		m.log.Error("write the state of a container", "container", c.id, "error", err)
-	}
+	m.keep(c)
 	if cut { // the commit ended with the daemon
 		if err := m.resume(m.ctx, c); err != nil {
 			m.log.Error("resume a container after its commit", "container", c.id, "error", err)

@@ -16,7 +16,7 @@ import (
 // Remove removes the container, with Force also one that runs, and with Volumes its anonymous volumes.
 func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error {
 	if o.Link {
-		return m.removeLink(ref)
+		return m.removeLink(ctx, ref)
 	}
 	c, err := m.find(ref)
 	if err != nil {
@@ -108,7 +108,11 @@ func (m *Manager) strike(c *Container, volumes bool) (garbage, error) {
 			g.Volumes = append(g.Volumes, p.Name)
 		}
 	}
-	if err := m.store.remove(&rec, g); err != nil {
+	c.keeping.Lock()
+	err := m.store.remove(&rec, g)
+	c.struck = err == nil
+	c.keeping.Unlock()
+	if err != nil {
 		c.mu.Lock()
 		c.state.Phase = before
 		c.mu.Unlock()
@@ -134,7 +138,9 @@ func (m *Manager) bury(c *Container, g garbage, failed error) {
 	m.release(c)
 	failed = errors.Join(failed, m.removeVolumes(context.WithoutCancel(m.ctx), g.Volumes))
 	// Who waits for that need not wait for the directory, which nobody sees.
+	c.telling.Lock()
 	m.emit(&rec, "destroy")
+	c.telling.Unlock()
 	c.mu.Lock()
 	c.wake(wire.WaitResponse{StatusCode: int64(st.ExitCode)}, notRunning, nextExit, whenGone)
 	c.mu.Unlock()

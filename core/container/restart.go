@@ -101,12 +101,9 @@ func (m *Manager) restartNow(ctx context.Context, c *Container) {
 		c.state.Phase = restarting
 		c.state.Restarts++
 	}
-	st = c.state
 	c.mu.Unlock()
 	if again {
-		if err := m.store.putState(&rec, st); err != nil {
-			m.log.Error("write the state of a container", "container", rec.ID, "error", err)
-		}
+		m.keep(c)
 		m.restartLater(c, delay)
 	}
 }

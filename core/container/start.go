@@ -138,7 +138,8 @@ func (l *launch) run(ctx context.Context) (err error) {
 	}
 	l.op.Phase("process")
 	l.c.bindStreams(waiting, streams)
-	return l.m.started(l.c, status.Pid, status.StartedAt.UTC(), &l.account)
+	l.m.started(l.c, status.Pid, status.StartedAt.UTC(), &l.account)
+	return nil
 }
 
 // join gives the container its place in the networks.
@@ -294,20 +295,12 @@ func (l *launch) close() {
 }
 
 // started notes that the container runs.
-func (m *Manager) started(c *Container, pid int, at time.Time, a *account) error {
+func (m *Manager) started(c *Container, pid int, at time.Time, a *account) {
 	c.mu.Lock()
-	st := c.state
-	st.Phase, st.Pid, st.StartedAt, st.FinishedAt = running, pid, at, time.Time{}
-	st.ExitCode, st.Error, st.OOMKilled, st.StoppedByUser = 0, "", false, false
-	st.Health = nil
-	c.state, c.ended, c.account = st, make(chan struct{}), a
-	rec := c.rec
+	c.state.begin(pid, at)
+	c.ended, c.account = make(chan struct{}), a
 	c.mu.Unlock()
-	if err := m.store.putState(&rec, st); err != nil {
-		// It runs, and the monitor knows it: the next daemon will find it there.
-		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
-	}
-	return nil
+	m.keep(c)
 }
 
 // startFailed takes back what a start made, and notes why it failed.
@@ -322,15 +315,13 @@ func (m *Manager) startFailed(ctx context.Context, c *Container, err error) {
 	st, streams := c.state, c.streams
 	c.streams = nil
 	c.wake(wire.WaitResponse{StatusCode: int64(st.ExitCode)}, notRunning, nextExit)
-	keep := c.leaving > 0 || c.removed
+	stays := c.leaving > 0 || c.removed
 	c.mu.Unlock()
 	for _, s := range streams {
 		s.bind(nil, nil)
 	}
-	if err := m.store.putState(&rec, st); err != nil {
-		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
-	}
-	if rec.Host.AutoRemove && !keep {
+	m.keep(c)
+	if rec.Host.AutoRemove && !stays {
 		if err := m.remove(ctx, c, true); err != nil {
 			m.log.Error("remove a container that could not be started", "container", rec.ID, "error", err)
 		}

@@ -50,6 +50,8 @@ func (m *Manager) Stop(ctx context.Context, ref, signalName string, seconds *int
 	if err != nil {
 		return err
 	}
+	c.telling.RLock()
+	defer c.telling.RUnlock()
 	op := m.o.Operations.Begin("container", "stop", rec.ID)
 	err = m.stop(ctx, c, sig, grace(&rec, seconds), true)
 	op.End(err)
@@ -153,11 +155,8 @@ func (c *Container) running() <-chan struct{} {
 func (m *Manager) markStopped(c *Container) {
 	c.mu.Lock()
 	c.state.StoppedByUser = true
-	rec, st := c.rec, c.state
 	c.mu.Unlock()
-	if err := m.store.putState(&rec, st); err != nil {
-		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
-	}
+	m.keep(c)
 }
 
 // abandonRestart ends the wait for a restart; it reports whether there was one.
@@ -173,11 +172,8 @@ func (m *Manager) abandonRestart(c *Container) bool {
 	c.restart = restarter{}
 	c.state.Phase, c.state.StoppedByUser = exited, true
 	c.wake(wire.WaitResponse{StatusCode: int64(c.state.ExitCode)}, notRunning, nextExit)
-	rec, st := c.rec, c.state
 	c.mu.Unlock()
-	if err := m.store.putState(&rec, st); err != nil {
-		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
-	}
+	m.keep(c)
 	return true
 }
 
@@ -214,6 +210,8 @@ func (m *Manager) Kill(ctx context.Context, ref, signalName string) error {
 	}
 	stop, _ := stopSignal(&rec, "") //nolint:errcheck // validated when it was created
 	last := sig == syscall.SIGKILL || sig == stop
+	c.telling.RLock()
+	defer c.telling.RUnlock()
 	if last {
 		m.markStopped(c)
 	}

@@ -65,6 +65,13 @@ type runState struct {
 	ForCommit bool `json:"forCommit,omitempty"`
 }
 
+// begin makes it that of a run that has begun.
+func (s *runState) begin(pid int, at time.Time) {
+	s.Phase, s.Pid, s.StartedAt, s.FinishedAt = running, pid, at, time.Time{}
+	s.ExitCode, s.Error, s.OOMKilled, s.StoppedByUser = 0, "", false, false
+	s.Health = nil
+}
+
 // live reports whether there are processes.
 func (s *runState) live() bool { return s.Phase == running || s.Phase == paused }
 
@@ -92,9 +99,10 @@ type store struct {
 	states, bootStates   *state.Table[runState]
 	garbage, bootGarbage *state.Table[garbage]
 
-	mu    sync.Mutex
-	dirty map[string]runState // states that state.db does not have yet
-	timer *time.Timer
+	flushing sync.Mutex // held for the whole of a flush, so that none is over before an earlier one
+	mu       sync.Mutex
+	dirty    map[string]runState // states that state.db does not have yet
+	timer    *time.Timer
 }
 
 func openStore(durable, boot *state.DB, log *slog.Logger) *store {
@@ -163,17 +171,23 @@ func (s *store) putNew(r record, op *state.Op) error {
 	})
 }
 
-// putState writes the state where a killed daemon finds it, and copies it to state.db soon.
-func (s *store) putState(r *record, rs runState) error {
-	if r.Transient {
-		return s.boot.Update(func(tx *state.Tx) error {
-			if !s.bootRecords.In(tx).Has(r.ID) {
-				return nil // removed meanwhile
-			}
-			return s.bootStates.In(tx).Put(r.ID, rs)
-		})
+// keep writes the state that the container has now. Of two at a time the later one writes what is newer, or the same.
+func (m *Manager) keep(c *Container) {
+	c.keeping.Lock()
+	defer c.keeping.Unlock()
+	if c.struck {
+		return
 	}
-	if err := s.bootStates.Put(r.ID, rs); err != nil {
+	rec, st := c.snapshot()
+	if err := m.store.putState(&rec, st); err != nil {
+		// What runs or has ended the monitor knows as well: the next daemon finds it there.
+		m.log.Error("write the state of a container", "container", rec.ID, "error", err)
+	}
+}
+
+// putState writes the state where a killed daemon finds it, and copies it to state.db soon. It is for keep.
+func (s *store) putState(r *record, rs runState) error {
+	if err := s.bootStates.Put(r.ID, rs); err != nil || r.Transient {
 		return err
 	}
 	s.mu.Lock()
@@ -191,6 +205,8 @@ func (s *store) putState(r *record, rs runState) error {
 
 // flush copies the states that have changed to state.db, in one transaction.
 func (s *store) flush() error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
 	s.mu.Lock()
 	dirty := s.dirty
 	s.dirty = map[string]runState{}

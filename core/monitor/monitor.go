@@ -20,7 +20,7 @@
 // When the monitor itself is killed, its containers lose their pipes and their parent. The next
 // monitor finds them by the runtime's state directory: those whose process still lives are adopted
 // (kill, pause, stats, exec and Wait work; there is no stream to attach to, and what they write is
-// lost), those that ended have the exit status that was written down when they ended, right after it was told to
+// lost), those that ended have the exit status that was written down when they ended, right after it was sent to
 // those who watch, or, if they ended with the monitor, code 255 and Lost. Delete works on all of them.
 //
 // # Streams

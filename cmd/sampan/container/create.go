@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -72,13 +73,13 @@ func (o *options) create(ctx context.Context, c *cli.CLI, engine *client.Client,
 			return made, err
 		}
 	}
-	made, err = engine.ContainerCreate(ctx, o.name, o.platform, r)
+	made, err = o.answered(ctx, engine, r)
 	if err != nil && o.pull == "missing" && fault.Is(err, fault.NotFound) && strings.HasPrefix(err.Error(), "No such image") {
 		fmt.Fprintf(c.Err, "Unable to find image '%s' locally\n", withTag(o.image))
 		if err := o.pullImage(ctx, c, engine, target); err != nil {
 			return made, err
 		}
-		made, err = engine.ContainerCreate(ctx, o.name, o.platform, r)
+		made, err = o.answered(ctx, engine, r)
 	}
 	if err != nil {
 		return made, err
@@ -87,6 +88,21 @@ func (o *options) create(ctx context.Context, c *cli.CLI, engine *client.Client,
 		fmt.Fprintf(c.Err, "WARNING: %s\n", w)
 	}
 	return made, cid.write(made.ID)
+}
+
+// createPatience bounds the wait for the answer to a create after the user has interrupted it.
+const createPatience = 2 * time.Second
+
+// answered creates the container. Who interrupts it at this moment is told what was made, as nobody else knows it to take
+// it back.
+func (o *options) answered(ctx context.Context, engine *client.Client, r wire.ContainerCreateRequest) (made wire.ContainerCreateResponse, err error) {
+	if err := ctx.Err(); err != nil {
+		return made, err
+	}
+	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(createPatience, cancel) })()
+	return engine.ContainerCreate(patient, o.name, o.platform, r)
 }
 
 // trusted is what a signer of the image signed, with content trust: that, by its digest, is run. It is nil

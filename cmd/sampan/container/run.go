@@ -72,6 +72,9 @@ func (o *runOptions) run(ctx context.Context, c *cli.CLI) error {
 	}
 	if o.detach {
 		if err := engine.ContainerStart(ctx, made.ID); err != nil {
+			if ctx.Err() != nil && o.rm {
+				removeUnstarted(ctx, c, engine, made.ID)
+			}
 			return err
 		}
 		fmt.Fprintln(c.Out, made.ID)
@@ -82,7 +85,7 @@ func (o *runOptions) run(ctx context.Context, c *cli.CLI) error {
 		condition = client.WaitRemoved
 	}
 	j := joined{
-		cli: c, engine: engine, id: made.ID, tty: r.Tty, condition: condition, start: true, sigProxy: o.sigProxy,
+		cli: c, engine: engine, id: made.ID, tty: r.Tty, condition: condition, start: true, goes: o.rm, sigProxy: o.sigProxy,
 		attach: client.AttachOptions{Stream: true, Stdin: r.AttachStdin, Stdout: r.AttachStdout, Stderr: r.AttachStderr, DetachKeys: c.DetachKeys(o.detachKeys)},
 	}
 	return j.run(ctx)
@@ -95,6 +98,7 @@ type joined struct {
 	id        string
 	tty       bool
 	start     bool   // start it when all is ready
+	goes      bool   // it was made for this start, and is to be removed when there is none
 	condition string // what its end is
 	sigProxy  bool
 	attach    client.AttachOptions
@@ -113,10 +117,21 @@ func (j *joined) run(ctx context.Context) error {
 	}
 	conn, wait, err := j.prepare(ctx)
 	if err != nil {
-		return err
+		return j.unstarted(ctx, err)
+	}
+	if !j.start { // it may have ended since it was looked at: then the streams are those of its next start, for which nobody waits
+		if _, err := inspectRunning(ctx, j.engine, j.id); err != nil {
+			_ = conn.Close() // nothing was sent
+			return err
+		}
 	}
 	if taken != nil {
-		defer forwardSignals(ctx, taken, j.engine, j.id)()
+		taken.Hold()
+		defer taken.Release()
+		if err := ctx.Err(); err != nil && j.start {
+			_ = conn.Close()
+			return j.unstarted(ctx, err)
+		}
 		ctx = steady
 	}
 	s := session{cli: j.cli, conn: conn, tty: j.tty, stdin: j.attach.Stdin, stdout: j.attach.Stdout, stderr: j.attach.Stderr, detachKeys: j.attach.DetachKeys}
@@ -127,11 +142,17 @@ func (j *joined) run(ctx context.Context) error {
 	if j.start {
 		if err := j.engine.ContainerStart(ctx, j.id); err != nil {
 			_ = conn.Close()
-			if j.condition == client.WaitRemoved {
+			switch {
+			case ctx.Err() != nil:
+				return j.unstarted(ctx, err)
+			case j.condition == client.WaitRemoved:
 				awaitRemoval(wait)
 			}
 			return err
 		}
+	}
+	if taken != nil { // what has come since Hold is passed on to a process that there is
+		defer forwardSignals(ctx, taken, j.engine, j.id)()
 	}
 	begin()
 	if j.tty {
@@ -152,8 +173,25 @@ func (j *joined) run(ctx context.Context) error {
 	return cli.ContainerExit(int(answer.StatusCode))
 }
 
-// removalPatience bounds the wait for the removal of a container that could not be started.
+// removalPatience bounds the wait for the removal of a container that was not started.
 const removalPatience = 5 * time.Second
+
+// unstarted is the end of what was not started, for the reason err.
+func (j *joined) unstarted(ctx context.Context, err error) error {
+	if j.goes {
+		removeUnstarted(ctx, j.cli, j.engine, j.id)
+	}
+	return err
+}
+
+// removeUnstarted removes a container that was to remove itself at its end, and has none because it was not started.
+func removeUnstarted(ctx context.Context, c *cli.CLI, engine *client.Client, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removalPatience)
+	defer cancel()
+	if err := engine.ContainerRemove(ctx, id, client.RemoveOptions{Force: true, Volumes: true}); err != nil && !fault.Is(err, fault.NotFound) {
+		fmt.Fprintf(c.Err, "WARNING: the container is left: %s\n", cli.Message(err))
+	}
+}
 
 // awaitRemoval lets the engine remove what --rm wants removed, so that nothing is left when we end.
 func awaitRemoval(wait func() (wire.WaitResponse, error)) {

@@ -9,6 +9,7 @@ import (
 	"github.com/sampan-project/sampan/cmd/sampan/cli"
 	"github.com/sampan-project/sampan/core/client"
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/wire"
 )
 
 func newStart(c *cli.CLI) *cobra.Command {
@@ -89,19 +90,27 @@ func newAttach(c *cli.CLI) *cobra.Command {
 	return cli.Also(cmd, "sampan container attach, sampan attach")
 }
 
-func attachTo(ctx context.Context, c *cli.CLI, engine *client.Client, name string, o attachOptions) error {
+// inspectRunning describes a container that can be attached to.
+func inspectRunning(ctx context.Context, engine *client.Client, name string) (wire.ContainerInspect, error) {
 	k, err := engine.ContainerInspect(ctx, name, false)
 	switch {
 	case err != nil:
-		return err
 	case k.Config == nil || k.State == nil:
-		return errIncomplete
+		err = errIncomplete
 	case !k.State.Running:
-		return fault.New(fault.Conflict, "cannot attach to a stopped container, start it first")
+		err = fault.New(fault.Conflict, "cannot attach to a stopped container, start it first")
 	case k.State.Paused:
-		return fault.New(fault.Conflict, "cannot attach to a paused container, unpause it first")
+		err = fault.New(fault.Conflict, "cannot attach to a paused container, unpause it first")
 	case k.State.Restarting:
-		return fault.New(fault.Conflict, "cannot attach to a restarting container, wait until it is running")
+		err = fault.New(fault.Conflict, "cannot attach to a restarting container, wait until it is running")
+	}
+	return k, err
+}
+
+func attachTo(ctx context.Context, c *cli.CLI, engine *client.Client, name string, o attachOptions) error {
+	k, err := inspectRunning(ctx, engine, name)
+	if err != nil {
+		return err
 	}
 	stdin := !o.noStdin && k.Config.OpenStdin
 	if err := c.In.CheckTTY(stdin, k.Config.Tty); err != nil {

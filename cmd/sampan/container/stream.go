@@ -156,10 +156,9 @@ func followSize(ctx context.Context, c *cli.CLI, resize func(ctx context.Context
 	}()
 }
 
-// forwardSignals passes the signals that the client gets on to the container until release is called.
+// forwardSignals passes the signals that are taken on to the container until release is called.
 func forwardSignals(ctx context.Context, taken *cli.Taken, engine *client.Client, id string) (release func()) {
-	taken.Hold()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, release = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		for {
 			select {
@@ -172,8 +171,5 @@ func forwardSignals(ctx context.Context, taken *cli.Taken, engine *client.Client
 			}
 		}
 	}()
-	return func() {
-		taken.Release()
-		cancel()
-	}
+	return release
 }

@@ -31,6 +31,9 @@ func TestEndIsToldAndWrittenDown(t *testing.T) {
 				for !h.server.heard() {
 					time.Sleep(time.Millisecond)
 				}
+				h.server.mu.Lock()
+				h.server.told = time.Hour // it is known that it was sent
+				h.server.mu.Unlock()
 			}
 			// A disk that does not go on until somebody reads.
 			file := h.server.exits.path("slow")
@@ -78,6 +81,51 @@ func TestEndIsToldAndWrittenDown(t *testing.T) {
 			if _, err := os.Lstat(file); !os.IsNotExist(err) {
 				t.Errorf("the file is left: %v", err)
 			}
+		})
+	}
+}
+
+// The end is sent before it is written down, and not only about to be; who watches and does not read holds that up
+// for a while only.
+func TestEndIsSentBeforeItIsWrittenDown(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		told  time.Duration
+		reads bool
+	}{{"a client that reads", time.Hour, true}, {"a client that does not", time.Millisecond, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHarness(t)
+			w := &watch{wake: make(chan struct{}, 1)}
+			h.server.mu.Lock()
+			h.server.told = test.told
+			h.server.watches[w] = true
+			h.server.mu.Unlock()
+			h.start(h.config("brief", "sh", "-c", "exit 7"))
+			written := make(chan struct{})
+			go func() {
+				for {
+					if r, ok := h.server.exits.read("brief"); ok && r.Exit.Code == 7 || t.Context().Err() != nil {
+						close(written)
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}()
+			<-w.wake
+			events := w.take()
+			if len(events) != 1 || events[0].Exit.Code != 7 {
+				t.Fatalf("queued is %+v", events)
+			}
+			if test.reads {
+				select {
+				case <-written:
+					t.Error("written down before it is sent")
+				case <-time.After(50 * time.Millisecond):
+				}
+				events[0].sent <- struct{}{}
+			}
+			<-written
+			h.remove("brief")
 		})
 	}
 }

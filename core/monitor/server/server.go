@@ -10,7 +10,7 @@
 // neither thread nor buffer: one for each output stream, one for the pidfd. Output goes to the log,
 // then to the attached clients. When the pidfd says that the init has ended its status is reaped,
 // the pipes are read to their end, the log is closed, everybody is told who asked by Wait or Watch, and the exit is
-// written to a file, for the monitor after this one, should this one be killed; where nobody asked that comes first.
+// written to a file, for the monitor after this one, should this one be killed; where nobody watches that comes first.
 // Delete lets core/runtime remove the container, and forgets it.
 //
 // # Trust
@@ -64,6 +64,7 @@ type Server struct {
 	exits  exits
 	log    *slog.Logger
 	idle   time.Duration
+	told   time.Duration // toldWait
 
 	external *external.Runtimes // makes the containers that ask for another runtime
 
@@ -113,7 +114,7 @@ func Run(ctx context.Context, o Options) error {
 
 func newServer(o Options, rt oci) (*Server, error) {
 	s := &Server{
-		socket: o.Socket, rt: rt, log: o.Logger, idle: idleWait,
+		socket: o.Socket, rt: rt, log: o.Logger, idle: idleWait, told: toldWait,
 		containers: map[string]*container{}, creating: map[string]chan struct{}{}, sessions: map[*session]bool{}, watches: map[*watch]bool{},
 		done:     make(chan struct{}),
 		external: external.New(filepath.Join(o.Root, "external"), o.Logger),
@@ -428,10 +429,11 @@ func (s *Server) superviseInit(c *container) {
 		}
 	}
 	event := monitor.Event{ID: c.id, Started: !started.IsZero(), Exit: c.init.exit}
-	// A daemon that listens is told first: what is on its way to it is in the kernel, and outlives a monitor that is
-	// killed before the file is there. A Delete waits for the file, and removes it.
+	// A daemon that listens is told first, as it is waited for. The file is for when it has not been, or has not
+	// handled it: once it is sent it is in the kernel, and outlives a monitor that is killed before the file is there.
+	// A Delete waits for the file, and removes it.
 	if s.heard() {
-		s.announce(c.init.exited, event)
+		s.sent(s.announce(c.init.exited, event))
 		keep()
 	} else {
 		keep()
@@ -440,28 +442,10 @@ func (s *Server) superviseInit(c *container) {
 	c.life.Unlock()
 }
 
-// heard reports whether somebody is told of the ends of containers.
-func (s *Server) heard() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.watches) > 0
-}
-
 // superviseExec waits for the end of an exec process and tells it.
 func (s *Server) superviseExec(c *container, e *execution) {
 	e.wait()
 	s.announce(e.exited, monitor.Event{ID: c.id, ExecID: e.id, Started: true, Exit: e.exit})
-}
-
-// announce makes an end known: to those who wait, and to every watch. A watch that is just beginning
-// either finds the end among those that were, or is told it here.
-func (s *Server) announce(exited chan struct{}, e monitor.Event) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(exited)
-	for w := range s.watches {
-		w.put(e)
-	}
 }
 
 // discard lets go of what others may want of a container, and hides it. finish removes it.

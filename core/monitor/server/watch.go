@@ -3,22 +3,32 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/sampan-project/sampan/core/monitor"
 	"github.com/sampan-project/sampan/core/monitor/protocol"
 )
 
+// toldWait is how long the file of an exit waits for a client that watches and does not read.
+const toldWait = 10 * time.Millisecond
+
 // watch is a client's wish to be told of every end. What it has not been sent is queued: a client
 // that does not read must not hold up the announcement of an end to others.
 type watch struct {
 	mu     sync.Mutex
-	events []monitor.Event
+	events []toldEvent
 	wake   chan struct{} // of one element
 }
 
-func (w *watch) put(e monitor.Event) {
+// toldEvent is an event, and where to say that it is sent; nil: nobody asks.
+type toldEvent struct {
+	monitor.Event
+	sent chan<- struct{}
+}
+
+func (w *watch) put(e monitor.Event, sent chan<- struct{}) {
 	w.mu.Lock()
-	w.events = append(w.events, e)
+	w.events = append(w.events, toldEvent{e, sent})
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
@@ -26,7 +36,7 @@ func (w *watch) put(e monitor.Event) {
 	}
 }
 
-func (w *watch) take() []monitor.Event {
+func (w *watch) take() []toldEvent {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	events := w.events
@@ -53,7 +63,7 @@ func (c *session) watch(ctx context.Context, id uint32) error {
 	}()
 	for {
 		for _, e := range w.take() {
-			result, err := protocol.Encode(e)
+			result, err := protocol.Encode(e.Event)
 			if err != nil {
 				return err
 			}
@@ -63,6 +73,9 @@ func (c *session) watch(ctx context.Context, id uint32) error {
 			}
 			if err := c.conn.Send(id, body, nil); err != nil {
 				return err
+			}
+			if e.sent != nil {
+				e.sent <- struct{}{}
 			}
 		}
 		select {
@@ -79,10 +92,44 @@ func (c *container) replay(w *watch) {
 	defer c.mu.Unlock()
 	for _, e := range c.execs {
 		if isClosed(e.exited) {
-			w.put(monitor.Event{ID: c.id, ExecID: e.id, Started: true, Exit: e.exit})
+			w.put(monitor.Event{ID: c.id, ExecID: e.id, Started: true, Exit: e.exit}, nil)
 		}
 	}
 	if c.ended() {
-		w.put(monitor.Event{ID: c.id, Started: !c.started.IsZero(), Exit: c.init.exit})
+		w.put(monitor.Event{ID: c.id, Started: !c.started.IsZero(), Exit: c.init.exit}, nil)
+	}
+}
+
+// heard reports whether somebody is told of the ends of containers.
+func (s *Server) heard() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.watches) > 0
+}
+
+// announce makes an end known: to those who wait, and to every watch. A watch that is just beginning
+// either finds the end among those that were, or is told it here. What is returned has as much room as there are
+// watches, and each of them puts one thing there when it has sent the end.
+func (s *Server) announce(exited chan struct{}, e monitor.Event) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(exited)
+	sent := make(chan struct{}, len(s.watches))
+	for w := range s.watches {
+		w.put(e, sent)
+	}
+	return sent
+}
+
+// sent waits until an end that was announced is sent to every watch, but not for long: one may not read, or be gone.
+func (s *Server) sent(sent <-chan struct{}) {
+	timer := time.NewTimer(s.told)
+	defer timer.Stop()
+	for range cap(sent) {
+		select {
+		case <-sent:
+		case <-timer.C:
+			return
+		}
 	}
 }
