@@ -32,7 +32,8 @@ type creation struct {
 	noPivot, noNewKeyring          bool
 	preserve                       int
 	startNext                      bool
-	begun                          func() // both: see runtime.CreateOptions
+	watched                        func() // returns when signals are listened to, before anything is made
+	begun                          func() // nil: nothing; see runtime.CreateOptions
 }
 
 func (c *creation) flags(f *pflag.FlagSet) {
@@ -49,9 +50,9 @@ func createFlags(p *program, f *pflag.FlagSet) action {
 	var c creation
 	c.flags(f)
 	return func(args []string) error {
-		ctx, watch, stop := interruptibleLater()
+		ctx, watched, stop := interruptibleSoon()
 		defer stop()
-		c.begun = watch
+		c.watched = watched
 		spec, err := c.spec()
 		if err != nil {
 			return err
@@ -73,17 +74,20 @@ func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 }
 
-// interruptibleLater is interruptible from when watch is called. Go asks for a signal in a thread of its own, which
-// takes as long as much of what a start is made of: it is done while a process starts.
-func interruptibleLater() (ctx context.Context, watch func(), stop context.CancelFunc) {
+// interruptibleSoon is interruptible, from when watched has returned at the latest. Go asks for a signal in a thread of
+// its own, which takes as long as much of what a start is made of: it is done while the caller reads what it is to do.
+func interruptibleSoon() (ctx context.Context, watched func(), stop context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	unwatch := func() {}
-	watch = func() {
-		var watched context.Context
-		watched, unwatch = interruptible()
-		context.AfterFunc(watched, func() { cancel(context.Cause(watched)) })
-	}
-	return ctx, watch, func() { unwatch(); cancel(nil) }
+	asked := make(chan struct{})
+	var unwatch context.CancelFunc
+	go func() {
+		defer close(asked)
+		var signals context.Context
+		signals, unwatch = interruptible()
+		context.AfterFunc(signals, func() { cancel(context.Cause(signals)) })
+	}()
+	watched = func() { <-asked }
+	return ctx, watched, func() { watched(); unwatch(); cancel(nil) }
 }
 
 // spec reads the bundle's config.json.
@@ -152,6 +156,7 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 	if err != nil {
 		return nil, err
 	}
+	o.watched()
 	c, err := r.Create(ctx, id, runtime.CreateOptions{
 		Bundle: bundle, Spec: spec, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: files,
 		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot, StartNext: o.startNext, Begun: o.begun,

@@ -102,6 +102,7 @@ func (p *program) exec(e *execution, args []string) (code int, err error) {
 		return 0, err
 	}
 	defer made.PidFD().Close()
+	p.leaveInit()
 	err = errors.Join(writePid(e.pidFile, made.Pid()), sendPidFD(e.pidfdSocket, "setns", made.PidFD()))
 	if err == nil && e.consoleSocket != "" {
 		err = sendConsole(e.consoleSocket, made.Console())

@@ -14,8 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A signal that ends the program while the container is made takes back what was begun. It is listened to
-// only when the first process is on its way.
+// A signal that ends the program while the container is made takes back what was begun.
 func TestInterruptedCreation(t *testing.T) {
 	for _, verb := range []string{"create", "run"} {
 		t.Run(verb, func(t *testing.T) {
@@ -46,6 +45,37 @@ func TestInterruptedCreation(t *testing.T) {
 				t.Errorf("%v is left, %v", left, err)
 			}
 			h.refused(1, "container does not exist", "state", "c")
+		})
+	}
+}
+
+// Whenever the signal comes: before anything is made it ends the program at once.
+func TestInterruptedAnyTime(t *testing.T) {
+	for _, verb := range []string{"create", "run"} {
+		t.Run(verb, func(t *testing.T) {
+			var group string
+			h := newHouse(t, func(s *specs.Spec) { group = s.Linux.CgroupsPath }, "sleep", "0.02")
+			for after := time.Duration(0); after < 16*time.Millisecond; after += 200 * time.Microsecond {
+				cmd := h.command(verb, "c")
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(after)
+				cmd.Process.Signal(unix.SIGTERM)           //nolint:errcheck // it may have ended
+				if cmd.Wait() == nil && verb == "create" { // it has created
+					if r := h.call("delete", "--force", "c"); r.code != 0 {
+						t.Fatal(r.err)
+					}
+				}
+				if left, err := os.ReadDir(h.root); err == nil && len(left) > 0 {
+					t.Fatalf("signalled after %v, ended with %v: %v is left", after, cmd.ProcessState, left)
+				}
+				for _, pattern := range []string{"/sys/fs/cgroup" + group, "/sys/fs/cgroup/*" + group} {
+					if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
+						t.Fatalf("signalled after %v, ended with %v: %v is left, %v", after, cmd.ProcessState, left, err)
+					}
+				}
+			}
 		})
 	}
 }

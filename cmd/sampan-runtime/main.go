@@ -36,6 +36,7 @@ type program struct {
 	log           *slog.Logger
 	toFile        bool // the log goes to a file, so that errors are said on stderr too
 	debug         bool
+	init          *os.File // the program for containers; nil until one is to be started
 }
 
 // verb is one of the program's.
@@ -221,9 +222,18 @@ func (p *program) runtime(sealed bool) (*runtime.Runtime, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.Init = init
+		o.Init, p.init = init, init
 	}
 	return runtime.New(o)
+}
+
+// leaveInit closes the program for containers when none is to be started any more. The kernel takes the mount apart on
+// which it is, and waits meanwhile for all processors: here while there is nothing to do, else at the end.
+func (p *program) leaveInit() {
+	if p.init != nil {
+		p.init.Close()
+		p.init = nil
+	}
 }
 
 // load is the container that an argument names.

@@ -19,13 +19,16 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 	keep := f.Bool("keep", false, "do not delete the container when it has ended")
 	noSubreaper := f.Bool("no-subreaper", false, "do not become the parent of processes that lose theirs")
 	return func(args []string) error {
-		ctx, watch, stop := interruptibleLater()
+		ctx, watched, stop := interruptibleSoon()
 		defer stop()
 		var signals chan os.Signal
+		c.watched = watched
 		c.begun = func() {
-			watch()
 			if !*detach {
 				signals = foregroundSignals()
+			}
+			if !p.systemdCgroup { // else the process is yet to be started
+				p.leaveInit()
 			}
 		}
 		spec, err := c.spec()

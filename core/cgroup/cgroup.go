@@ -39,7 +39,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -56,16 +55,22 @@ type Options struct {
 	Logger *slog.Logger // nil: discard
 }
 
-// Manager is the control groups of one container. It holds no file open.
+// Manager is the control groups of one container. It holds no file open, but for one from New to Release.
 type Manager struct {
 	host *host
 	path string // clean, with a leading slash
 	o    Options
+
+	// Of cgroups that New has made, see claim.go.
+	made []*hierarchy
+	lock *os.File // of the directory in the first hierarchy; nil: others may have the path when it is empty
+	id   uint64   // that directory's inode; 0: not known
 }
 
 // New makes the container's cgroups and sets the limits. path is the spec's cgroupsPath: one that is
 // not absolute is taken from the root of each hierarchy. An empty cgroup that is left from before is
-// replaced; one with processes in it is fault.Conflict. After an error nothing is left.
+// replaced; one with processes in it is fault.Conflict, and so is one that another New has made until its Release
+// is called. After an error nothing is left.
 func New(name string, r *specs.LinuxResources, o Options) (*Manager, error) {
 	m, err := Open(name, o)
 	if err != nil {
@@ -78,17 +83,14 @@ func New(name string, r *specs.LinuxResources, o Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := m.make(plan)
-	if err == nil {
+	if err = m.make(plan); err == nil {
 		err = m.apply(plan)
 	}
 	if err == nil {
 		err = m.setDevices(r.Devices, true)
 	}
 	if err != nil {
-		for _, h := range made {
-			removeTree(h.mount+m.path, time.Now()) //nolint:errcheck // the first error tells more
-		}
+		m.undo()
 		return nil, err
 	}
 	return m, nil
@@ -190,8 +192,8 @@ func (m *Manager) Tasks() ([]*os.File, error) {
 		}
 		name := h.mount + m.path + "/tasks"
 		fd, err := retryOpen(name, unix.O_WRONLY|unix.O_CLOEXEC)
-		if errors.Is(err, unix.ENOENT) {
-			continue
+		if errors.Is(err, unix.ENOENT) && !slices.Contains(m.made, h) {
+			continue // without a limit that asks for it, or another's from before
 		}
 		if err != nil {
 			for _, f := range files {

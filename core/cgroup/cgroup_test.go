@@ -79,6 +79,7 @@ func create(t *testing.T, r *specs.LinuxResources, o Options) *Manager {
 			t.Error(err)
 		}
 	})
+	m.Release()
 	return m
 }
 
@@ -258,11 +259,25 @@ func TestAnExistingCgroup(t *testing.T) {
 		t.Errorf("the limit of before is %d, %v; expected none", s.Pids.Limit, err)
 	}
 	sleeper(t, again, "exec sleep 60")
+	again.Release()
 	if _, err := New(m.path, permitted(nil), Options{}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("error %v, expected a conflict", err)
 	}
-	if pids, err := m.Pids(); err != nil || len(pids) == 0 {
+	if pids, err := again.Pids(); err != nil || len(pids) == 0 {
 		t.Errorf("after a refused New: processes %v, %v", pids, err)
+	}
+	// They are the second one's now, and the first one has nothing to do with them.
+	if pids, err := m.Pids(); err != nil || len(pids) > 0 {
+		t.Errorf("the first one's processes: %v, %v; expected none", pids, err)
+	}
+	if err := errors.Join(m.Kill(unix.SIGKILL), m.Delete()); err != nil || !m.DeleteEmpty() {
+		t.Errorf("the end of what was replaced: %v", err)
+	}
+	if pids, err := again.Pids(); err != nil || len(pids) == 0 || len(again.joined()) != len(again.made) {
+		t.Errorf("after the end of what was replaced: processes %v in %d hierarchies of %d, %v", pids, len(again.joined()), len(again.made), err)
+	}
+	if err := errors.Join(again.Kill(unix.SIGKILL), again.Delete()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -122,6 +122,11 @@ func (m *Manager) Frozen() (bool, error) {
 // Kill sends a signal to every process of the container, also to those that they fork meanwhile.
 // After SIGKILL a frozen container goes on, to its end.
 func (m *Manager) Kill(sig unix.Signal) error {
+	done, ours := m.guard()
+	if !ours {
+		return nil
+	}
+	defer done()
 	if sig == unix.SIGKILL && m.host.pure() {
 		// Since Linux 5.14.
 		err := writeFile(m.host.unified.mount+m.path+"/cgroup.kill", "1")

@@ -18,10 +18,12 @@ import (
 
 const dirMode = 0o755
 
-// make makes the directories in the hierarchies that the plan and every container need, and returns
-// those in which it made one, also after an error.
-func (m *Manager) make(p *plan) (made []*hierarchy, err error) {
-	for _, h := range m.host.all {
+// make makes the directories in the hierarchies that the plan and every container need, and notes
+// in which: in the one that is locked before all others.
+func (m *Manager) make(p *plan) error {
+	order := m.removal()
+	slices.Reverse(order)
+	for _, h := range order {
 		wanted := h.wanted(p.controllers, m.host.pure())
 		if len(wanted) == 0 && m.inheritsCpuset(h) {
 			wanted = []string{"cpuset"}
@@ -30,11 +32,23 @@ func (m *Manager) make(p *plan) (made []*hierarchy, err error) {
 			continue
 		}
 		if err := m.makeIn(h, wanted); err != nil {
-			return made, err
+			return err
 		}
-		made = append(made, h)
+		m.made = append(m.made, h)
+		if err := h.inherit(m.path); err != nil {
+			return err
+		}
 	}
-	return made, nil
+	return nil
+}
+
+// undo removes what make has made, and gives the path free.
+func (m *Manager) undo() {
+	for _, h := range slices.Backward(m.made) {
+		removeTree(h.mount+m.path, time.Now()) //nolint:errcheck // the error that it is undone for tells more
+	}
+	m.made = nil
+	m.Release()
 }
 
 // wanted are those controllers of the hierarchy that a container needs which has these limits. The
@@ -55,27 +69,38 @@ func (m *Manager) makeIn(h *hierarchy, controllers []string) error {
 			return err
 		}
 	}
-	err := h.mkdir(m.path)
-	if errors.Is(err, unix.ENOENT) {
-		if err = h.mkdirAll(path.Dir(m.path)); err == nil {
-			err = h.mkdir(m.path)
-		}
-	}
-	if errors.Is(err, unix.EEXIST) {
-		err = m.replace(h)
-	}
-	if err != nil {
+	if err := m.place(h); err != nil {
 		return fmt.Errorf("cgroup: %w", err)
-	}
-	if h.has("cpuset") && !h.unified {
-		return h.inheritCpuset(m.path)
 	}
 	return nil
 }
 
-func (h *hierarchy) mkdir(p string) error {
+// inherit makes a new cgroup one that takes processes.
+func (h *hierarchy) inherit(p string) error {
+	if h.unified || !h.has("cpuset") {
+		return nil
+	}
+	return h.inheritCpuset(p)
+}
+
+// place makes the directory, in place of an empty one.
+func (m *Manager) place(h *hierarchy) error {
+	if h == m.host.first() {
+		return m.claim(h)
+	}
+	err := h.mkdirBelow(m.path, dirMode)
+	if errors.Is(err, unix.EEXIST) {
+		if err := removeOld(h.mount + m.path); err != nil {
+			return err
+		}
+		err = h.mkdir(m.path, dirMode)
+	}
+	return err
+}
+
+func (h *hierarchy) mkdir(p string, mode uint32) error {
 	dir := h.mount + p
-	if err := linux.Retry(func() error { return unix.Mkdir(dir, dirMode) }); err != nil {
+	if err := linux.Retry(func() error { return unix.Mkdir(dir, mode) }); err != nil {
 		return &os.PathError{Op: "mkdir", Path: dir, Err: err}
 	}
 	return nil
@@ -86,13 +111,7 @@ func (h *hierarchy) mkdirAll(p string) error {
 	if p == "/" {
 		return nil
 	}
-	err := h.mkdir(p)
-	if errors.Is(err, unix.ENOENT) {
-		if err := h.mkdirAll(path.Dir(p)); err != nil {
-			return err
-		}
-		err = h.mkdir(p)
-	}
+	err := h.mkdirBelow(p, dirMode)
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
@@ -100,23 +119,6 @@ func (h *hierarchy) mkdirAll(p string) error {
 		return errors.Join(h.inheritCpuset(p), h.handDown(p))
 	}
 	return err
-}
-
-// replace makes the directory anew in place of an empty one, whose limits are those of a container
-// that is gone.
-func (m *Manager) replace(h *hierarchy) error {
-	dir := h.mount + m.path
-	var pids []int
-	if err := collect(dir, &pids); err != nil {
-		return err
-	}
-	if len(pids) > 0 {
-		return fault.New(fault.Conflict, "%s exists and has %d processes in it (one is %d), expected none", dir, len(pids), pids[0])
-	}
-	if err := removeTree(dir, time.Now().Add(removeWait)); err != nil {
-		return err
-	}
-	return h.mkdir(m.path)
 }
 
 // inheritsCpuset reports whether a container joins a v1 cpuset though no limit asks for it: the Java VM
@@ -170,7 +172,7 @@ func (h *hierarchy) enable(p string, controllers []string) error {
 		if err := h.enable(path.Dir(p), controllers); err != nil {
 			return err
 		}
-		if err := h.mkdir(p); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := h.mkdir(p, dirMode); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("cgroup: %w", err)
 		}
 	}
@@ -209,6 +211,9 @@ func (m *Manager) extend(p *plan, joined []*hierarchy) error {
 			if err := m.makeIn(h, wanted); err != nil {
 				return err
 			}
+			if err := h.inherit(m.path); err != nil {
+				return err
+			}
 			if err := m.moveAll(h); err != nil {
 				return err
 			}
@@ -242,11 +247,17 @@ func (m *Manager) moveAll(h *hierarchy) error {
 }
 
 // Delete removes the container's cgroups, with those that it made below. It waits a while for
-// processes that are about to end, and kills none. What is not there is removed.
+// processes that are about to end, and kills none. What is not there is removed, and what others have in
+// its place stays (Own).
 func (m *Manager) Delete() error {
+	done, ours := m.guard()
+	if !ours {
+		return nil
+	}
+	defer done()
 	var errs []error
 	end := time.Now().Add(removeWait)
-	for _, h := range m.host.all {
+	for _, h := range m.removal() {
 		if err := removeTree(h.mount+m.path, end); err != nil {
 			errs = append(errs, err)
 		}
@@ -261,8 +272,13 @@ func (m *Manager) Delete() error {
 // reports whether nothing is left. The kernel refuses to remove what is in use, so that nobody need be
 // asked before, nor be stopped.
 func (m *Manager) DeleteEmpty() bool {
+	done, ours := m.guard()
+	if !ours {
+		return true
+	}
+	defer done()
 	all := true
-	for _, h := range m.host.all {
+	for _, h := range m.removal() {
 		err := linux.Retry(func() error { return unix.Rmdir(h.mount + m.path) })
 		all = all && (err == nil || gone(err))
 	}
@@ -339,7 +355,7 @@ func subdirs(dir string) ([]string, error) {
 // namespace, sorted.
 func (m *Manager) Pids() ([]int, error) {
 	dir := m.main()
-	if dir == "" {
+	if dir == "" || m.lost() {
 		return nil, nil
 	}
 	var pids []int

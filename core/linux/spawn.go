@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -109,6 +110,7 @@ type program struct {
 	sync       uintptr // the child's end of the socket on which it waits for Place and Prepare; ^0: none
 	place      bool    // it waits for Place
 	prepare    bool    // it waits for Prepare
+	dumpable   bool    // it is to be dumpable while it waits for Prepare
 	nofile     unix.Rlimit
 	setNofile  bool
 	out        *outcome
@@ -141,6 +143,9 @@ func (s *Spawn) Start() (Child, error) {
 		return Child{}, err
 	}
 	defer done()
+	if err := s.conceal(); err != nil {
+		return Child{}, err
+	}
 	if s.Place != nil || s.Prepare != nil {
 		return s.startWaiting(p)
 	}
@@ -151,6 +156,24 @@ func (s *Spawn) Start() (Child, error) {
 		return Child{}, fmt.Errorf("clone3: %w", unix.Errno(-pid))
 	}
 	return s.finish(p, pid, int(*pidfd))
+}
+
+// conceal keeps our memory from those who are in a user namespace that the child enters. They see it from its birth in
+// a pid namespace on, and it has our memory, or a copy, until it executes the program: who has CAP_SYS_PTRACE there
+// could read and write it, unless it is not dumpable, for which the capability counts in our own user namespace
+// (ptrace(2), "Ptrace access mode checking"). It stays so, as others may be on their way at the same time.
+func (s *Spawn) conceal() error {
+	if !s.joins(unix.CLONE_NEWUSER) {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("set not dumpable: %w", err)
+	}
+	return nil
+}
+
+func (s *Spawn) joins(kind int) bool {
+	return slices.ContainsFunc(s.Join, func(j Join) bool { return j.Type&kind != 0 })
 }
 
 // cloneArgs are the arguments of the first clone3.
@@ -185,6 +208,9 @@ func (s *Spawn) compile() (*program, func(), error) {
 		exe: s.Program.Fd(), argv: &argv[0], envp: &envp[0], empty: new(byte), flags: s.Flags, fork: s.Fork,
 		zero: [1]byte{'0'}, unshare: uintptr(s.Unshare), root: s.Root, sync: noFile, out: new(outcome),
 		place: s.Place != nil, prepare: s.Prepare != nil,
+		// An ordinary user writes the mappings of a process that is its own, which one that is not dumpable is not
+		// (proc_pid(5)). Nobody else is in a user namespace that was just made.
+		dumpable: s.Prepare != nil && os.Geteuid() != 0 && s.Flags&unix.CLONE_NEWUSER != 0,
 	}
 	for _, j := range s.Join {
 		p.joins = append(p.joins, join{j.File.Fd(), uintptr(j.Type)})
@@ -282,6 +308,9 @@ func (p *program) exec() {
 		if _, _, e := syscall.RawSyscall(unix.SYS_UNSHARE, p.unshare, 0, 0); e != 0 {
 			p.fail(stepUnshare, e, 0)
 		}
+	}
+	if p.dumpable {
+		syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1, 0) //nolint:errcheck // a valid value
 	}
 	if p.prepare {
 		p.wait(stepPrepare) // what is to be prepared is there from here on

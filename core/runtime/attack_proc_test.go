@@ -12,6 +12,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/sampan-project/sampan/core/linux"
 )
 
 // ownDevices makes /dev a volume, whose files somebody else may change at any time.
@@ -149,7 +151,7 @@ func TestCVE2025_52565(t *testing.T) {
 				t.Error(err)
 			}
 			// Of the slave's own number or, when the race was lost meanwhile, nothing at all; no other file.
-			if out, _ := io.ReadAll(console); strings.TrimSpace(string(out)) != "88" { // EIO at the end
+			if out, _ := io.ReadAll(linux.Master{File: console}); strings.TrimSpace(string(out)) != "88" {
 				t.Errorf("/dev/console is %q, want device 88", out)
 			}
 		})

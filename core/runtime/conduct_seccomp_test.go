@@ -98,7 +98,11 @@ func letPass(listener *os.File) {
 			return
 		}
 		var request [80]byte
-		if ioctl(listener, receive, request[:]) != 0 {
+		switch ioctl(listener, receive, request[:]) {
+		case 0:
+		case unix.ENOENT, unix.EINTR: // a signal has taken the call back, as those that Go sends its threads
+			continue
+		default:
 			return
 		}
 		var response [24]byte

@@ -89,6 +89,7 @@ func (c *Container) cgroups() (*cgroup.Manager, error) {
 		if err != nil {
 			return nil, err
 		}
+		m.Own(c.cgroupID())
 		c.cgroup = m
 	}
 	return c.cgroup, nil
@@ -106,6 +107,11 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer dir.Close()
+	if c.record.FewPids != nil && c.waiting() {
+		if err := c.limitPids(); err != nil {
+			return err
+		}
+	}
 	call := c.called()
 	if call == nil {
 		call, err = linux.Connect(dir, socketName)
@@ -291,8 +297,23 @@ const defaultCgroup = "/sampan-"
 // goes when it can.
 const killTimeout = 10 * time.Second
 
-// Delete removes a container that has stopped, or with force any. fault.Conflict for one that runs.
+// Delete removes a container that has stopped, or with force any. fault.Conflict for one that runs. It is no error when
+// it was removed meanwhile.
 func (c *Container) Delete(ctx context.Context, force bool) error {
+	dir, err := c.hold()
+	if err != nil || dir == nil {
+		return err
+	}
+	err = c.delete(ctx, force)
+	dir.Close()
+	if err == nil {
+		c.runtime.log.Debug("deleted", "container", c.ID())
+		c.afterDelete(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+func (c *Container) delete(ctx context.Context, force bool) error {
 	if status := c.status(); status != specs.StateStopped {
 		if !force {
 			return fault.New(fault.Conflict, "cannot delete container %s that is not stopped: %s", c.ID(), status)
@@ -317,10 +338,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 			return err
 		}
 	}
-	err = errors.Join(leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
-	c.runtime.log.Debug("deleted", "container", c.ID())
-	c.afterDelete(context.WithoutCancel(ctx))
-	return err
+	return errors.Join(leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
 }
 
 // end kills everything and waits for the first process.

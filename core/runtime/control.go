@@ -53,7 +53,11 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if c.record.Unit != nil && r != nil {
 		return c.updateUnit(m, r)
 	}
-	return m.Set(r)
+	if err := m.Set(r); err != nil || c.record.FewPids == nil || r == nil || r.Pids == nil {
+		return err
+	}
+	c.record.FewPids = nil // it is set to something else
+	return c.save()
 }
 
 // Stats reads the counters of the container's cgroups.

@@ -54,7 +54,6 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 		}
 	}()
 	limits := cgroup.Options{Clamp: o.ClampDefaults, Logger: r.log}
-	var now, few *specs.LinuxResources
 	if r.options.SystemdCgroup || o.SystemdCgroup {
 		defer c.hangUp()
 		o.begun()
@@ -62,8 +61,9 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 			err = c.prepareUnit(ctx, limits)
 		}
 	} else {
-		now, few = withoutFewPids(o.Spec.Linux.Resources)
-		o.StartNext = o.StartNext && few == nil
+		var now *specs.LinuxResources
+		now, c.record.FewPids = withoutFewPids(o.Spec.Linux.Resources)
+		o.StartNext = o.StartNext && c.record.FewPids == nil
 		c.grouping = func() error { return c.makeCgroup(now, limits) }
 		if cgroup.UnifiedMounted() {
 			if err = c.reserve(filter); err == nil {
@@ -77,9 +77,10 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	if err = c.launch(ctx, o, filter); err != nil {
 		return nil, err
 	}
-	if err = c.limitPids(few); err != nil {
+	if err = c.limitPids(); err != nil {
 		return nil, err
 	}
+	c.cgroup.Release()
 	r.log.Debug("created", "container", id, "pid", c.Pid(), "cgroup", c.record.Cgroup)
 	return c, nil
 }
@@ -109,21 +110,33 @@ func (c *Container) group() error {
 const fewPids = 32
 
 // withoutFewPids takes a limit of processes that the init would not fit into out of the limits.
-func withoutFewPids(r *specs.LinuxResources) (now, later *specs.LinuxResources) {
+func withoutFewPids(r *specs.LinuxResources) (now *specs.LinuxResources, later *int64) {
 	if r == nil || r.Pids == nil || r.Pids.Limit == nil || *r.Pids.Limit < 0 || *r.Pids.Limit >= fewPids {
 		return r, nil
 	}
 	rest := *r
 	rest.Pids = nil
-	return &rest, &specs.LinuxResources{Pids: r.Pids}
+	return &rest, r.Pids.Limit
 }
 
-// limitPids sets the limit of processes when the init has its threads, before the container's program is there.
-func (c *Container) limitPids(r *specs.LinuxResources) error {
-	if r == nil || c.record.NoCgroup {
+// limitPids sets a limit that was taken out, when the init has its threads and before the container's program is there:
+// at the end of Create, or before the start of a container whose creation was cut off just then.
+func (c *Container) limitPids() error {
+	limit := c.record.FewPids
+	if limit == nil {
 		return nil
 	}
-	return c.cgroup.Set(r)
+	if !c.record.NoCgroup {
+		m, err := c.cgroups()
+		if err != nil {
+			return err
+		}
+		if err := m.Set(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: limit}}); err != nil {
+			return err
+		}
+	}
+	c.record.FewPids = nil
+	return c.save()
 }
 
 // describe is the container as it is to be; nothing of it is made yet.
@@ -191,14 +204,22 @@ func (c *Container) discard() error {
 		}
 	}
 	if c.cgroup != nil {
+		defer c.cgroup.Release()
+	}
+	if !c.reserved { // the directory is another container's
+		return nil
+	}
+	dir, err := c.hold()
+	if dir == nil {
+		return err // it was deleted meanwhile
+	}
+	defer dir.Close()
+	if c.cgroup != nil && !c.record.NoCgroup { // else there is none, or it is another's
 		errs = append(errs, c.cgroup.Kill(unix.SIGKILL))
 		c.leaveUnit(context.Background())
 		errs = append(errs, c.cgroup.Delete())
 	}
-	if c.reserved { // else the directory is another container's
-		errs = append(errs, leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))...)
 }
 
 // launch starts the first process and sees it through the making of the container.
@@ -226,7 +247,7 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	if c.record.StartTime, _, err = linux.StartTime(child.Pid); err != nil {
 		return err
 	}
-	if st, err := linux.Fstat(c.runtime.options.Init); err == nil {
+	if st, err := linux.Fstat(spawn.Program); err == nil {
 		c.record.Init = st.Ino
 	}
 	if c.reserved {
@@ -273,6 +294,9 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 		Clamp: o.ClampDefaults, State: c.state(specs.StateCreating), CgroupMounts: cgroupMounts(c.cgroup), Unified: c.cgroup.Unified(),
 	}
 	config.NoNewKeyring, config.NoPivot = o.NoNewKeyring, o.NoPivot
+	if config.Scored, err = c.score(child.Pid, spawn.Program, o.Spec.Process, o.ClampDefaults); err != nil {
+		return err
+	}
 	config.OwnCgroup = made&unix.CLONE_NEWCGROUP != 0 && spawn.Unshare&unix.CLONE_NEWCGROUP == 0
 	if path := c.record.Spec.Root.Path; filepath.IsAbs(path) {
 		config.Rootfs = path
@@ -357,7 +381,7 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 			done()
 		}
 	}()
-	s = &linux.Spawn{Program: c.runtime.options.Init, Args: []string{"sampan-runtime", initproc.Verb}, Env: initEnv}
+	s = &linux.Spawn{Args: []string{"sampan-runtime", initproc.Verb}, Env: initEnv}
 	for _, at := range order() {
 		n := namespaces[at]
 		i := slices.IndexFunc(o.Spec.Linux.Namespaces, func(of specs.LinuxNamespace) bool { return of.Type == n.name })
@@ -383,6 +407,9 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 		s.Unshare = int(made & unix.CLONE_NEWCGROUP)
 	}
 	c.userSpawn(s, o.Spec, made)
+	if s.Program, err = c.runtime.initFor(s); err != nil {
+		return nil, 0, nil, err
+	}
 	files, err := c.place(s)
 	opened = append(opened, files...)
 	if err != nil {

@@ -8,9 +8,11 @@ import (
 	"sync"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/linux"
 )
 
 func startNext(o *CreateOptions) { o.StartNext = true }
@@ -127,5 +129,109 @@ func TestCutOffBeforeTheRecord(t *testing.T) {
 	}
 	if err := c.Delete(t.Context(), true); err != nil {
 		t.Error(err)
+	}
+}
+
+// A creation that is killed right before it has set a limit which the init does not fit into leaves that to the start,
+// or to whoever sets another one.
+func TestFewPidsAreLimitedByTheStart(t *testing.T) {
+	needRoot(t, "a limit is set")
+	b := newBench(t)
+	few, none, other := int64(5), int64(-1), int64(7)
+	limit := func(n *int64) *specs.LinuxResources { return &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: n}} }
+	for want, update := range map[string]*int64{"5": nil, "7": &other} {
+		spec := rootSpec("cd /sys/fs/cgroup; test -d pids && cd pids; cat pids.max")
+		spec.Linux.Resources = limit(&few)
+		c, output, err := b.create(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As it is when the creation is killed there.
+		if err := c.cgroup.Set(limit(&none)); err != nil {
+			t.Fatal(err)
+		}
+		c.record.FewPids = &few
+		if err := c.save(); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := b.Load(c.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if update != nil {
+			if err := loaded.Update(limit(update)); err != nil {
+				t.Fatal(err)
+			}
+			if loaded, err = b.Load(c.ID()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := loaded.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if out := output(); out != want {
+			t.Errorf("pids.max is %q, want %s", out, want)
+		}
+	}
+}
+
+// A standard stream that does not block makes package os wait for it with epoll, in the init too.
+func TestStreamsThatDoNotBlock(t *testing.T) {
+	b := newBench(t)
+	var pair [2]int
+	if err := unix.Pipe2(pair[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	in := os.NewFile(uintptr(pair[0]), "in")
+	defer in.Close()
+	defer unix.Close(pair[1])
+	for range 10 {
+		spec := shellSpec("echo done")
+		// Longer than the Go runtime goes without a look at what it waits for.
+		spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 0.03"}, Env: []string{"PATH=/bin"}}}}
+		if out, _ := b.run(spec, func(o *CreateOptions) { o.Stdin = in }); out != "done" {
+			t.Errorf("%q", out)
+		}
+	}
+}
+
+// While a container is deleted its id is taken, also when its record is gone already.
+func TestCreateBesideDelete(t *testing.T) {
+	b := newBench(t)
+	spec := shellSpec("true")
+	id := fmt.Sprintf("beside-%d", os.Getpid())
+	spec.Linux.CgroupsPath = testCgroup(id)
+	stop := make(chan struct{})
+	var deletes sync.WaitGroup
+	deletes.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if c, err := b.Load(id); err == nil {
+				if err := c.Delete(t.Context(), true); err != nil && !fault.Is(err, fault.NotFound) {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	for range 60 {
+		c, err := b.Create(t.Context(), id, CreateOptions{Bundle: b.bundle, Spec: spec, ClampDefaults: true})
+		if err == nil {
+			linux.Wait(c.PidFD()) //nolint:errcheck // it is killed
+			_ = c.Close()
+		} // else the id was taken, or it was deleted while it was made
+	}
+	close(stop)
+	deletes.Wait()
+	if c, err := b.Load(id); err == nil {
+		if err := c.Delete(t.Context(), true); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(b.options.Root); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

@@ -73,7 +73,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 
 func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, filter *initproc.Filter) (_ *Process, err error) {
 	s := &linux.Spawn{
-		Program: c.runtime.options.Init, Args: []string{"sampan-runtime", initproc.Verb}, Env: initEnv,
+		Args: []string{"sampan-runtime", initproc.Verb}, Env: initEnv,
 		// One call enters all namespaces of the first process, or none.
 		Join: []linux.Join{{File: first, Type: int(c.record.Namespaces)}},
 		Fork: c.record.Namespaces&unix.CLONE_NEWPID != 0,
@@ -81,6 +81,9 @@ func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, fi
 	}
 	if c.record.Namespaces&unix.CLONE_NEWTIME != 0 {
 		alone(s)
+	}
+	if s.Program, err = c.runtime.initFor(s); err != nil {
+		return nil, err
 	}
 	opened, err := c.placeBelow(ctx, s, o.Cgroup)
 	if len(o.Cgroup) == 0 && errors.Is(err, fs.ErrNotExist) {
@@ -135,6 +138,9 @@ func (c *Container) enter(ctx context.Context, first *os.File, o ExecOptions, fi
 			Spec: &specs.Spec{Process: o.Process, Linux: &specs.Linux{Personality: c.record.Spec.Linux.Personality, MemoryPolicy: c.record.Spec.Linux.MemoryPolicy}},
 			Exec: true, NoNewKeyring: c.record.KeepKeyring, Filter: filter, Extra: len(o.ExtraFiles), Clamp: o.ClampDefaults,
 			State: specs.State{ID: c.ID()},
+		}
+		if config.Scored, err = c.score(child.Pid, s.Program, o.Process, o.ClampDefaults); err != nil {
+			return err
 		}
 		if err := d.Send(config); err != nil && !errors.Is(err, unix.EPIPE) {
 			return err

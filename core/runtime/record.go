@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ const (
 	recordFile  = "state.json"
 	seccompFile = "seccomp.bpf"
 	socketName  = "start.sock"
+	cgroupLink  = "cgroup"
 )
 
 // record is what is known of a container, on disk. Nothing of it survives a reboot, so nothing is
@@ -37,6 +39,7 @@ type record struct {
 	NoCgroup    bool          `json:"noCgroup,omitempty"`    // it is where its creator was: an ordinary user to whom none is delegated
 	Agent       *agent        `json:"agent,omitempty"`       // of the seccomp program, see notify.go
 	KeepKeyring bool          `json:"keepKeyring,omitempty"` // processes have their caller's session keyring
+	FewPids     *int64        `json:"fewPids,omitempty"`     // limit of processes that is yet to be set, see withoutFewPids
 	Spec        *specs.Spec   `json:"-"`                     // without the seccomp profile
 
 	JSON *specjson.Spec `json:"spec"` // the same, on its way from and to the disk
@@ -65,7 +68,7 @@ func (c *Container) claim() (*os.File, error) {
 		return nil, err
 	}
 	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && c.recorded() {
+	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && (c.recorded() || !c.at(dir)) {
 		err = taken(filepath.Base(c.dir))
 	}
 	if err != nil {
@@ -73,6 +76,49 @@ func (c *Container) claim() (*os.File, error) {
 		return nil, err
 	}
 	return dir, nil
+}
+
+// at reports whether the directory is still where it was opened: it may have been removed since.
+func (c *Container) at(dir *os.File) bool {
+	opened, err := dir.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Lstat(c.dir)
+	return err == nil && os.SameFile(opened, now)
+}
+
+// hold locks the directory for the removal of the container: whoever makes one of its id, or removes it too, waits or is
+// told that the id is taken. It returns nil when the container is gone, also when another one has its id by now.
+func (c *Container) hold() (*os.File, error) {
+	dir, err := linux.OpenAt(nil, c.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := linux.Retry(func() error { return unix.Flock(int(dir.Fd()), unix.LOCK_EX) }); err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("lock %s: %w", c.dir, err)
+	}
+	if !c.at(dir) || !c.same() {
+		dir.Close()
+		return nil, nil
+	}
+	return dir, nil
+}
+
+// same reports whether the record is this container's. It looks for the time of creation alone, which is the first of
+// that name in it: text of callers is quoted there.
+func (c *Container) same() bool {
+	data, err := os.ReadFile(filepath.Join(c.dir, recordFile))
+	if err != nil {
+		return false
+	}
+	_, after, _ := bytes.Cut(data, []byte(`"created":`))
+	created, err := json.Marshal(c.record.Created)
+	return err == nil && bytes.HasPrefix(after, created)
 }
 
 // Clear removes what a creation of the id has left that was cut off before there was a container. It is no error

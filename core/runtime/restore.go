@@ -77,6 +77,7 @@ func (r *Runtime) Restore(ctx context.Context, id string, o RestoreOptions) (_ *
 	if err = (&restoring{c: c, o: &o, call: call}).run(ctx, program); err != nil {
 		return nil, err
 	}
+	c.cgroup.Release()
 	return c, nil
 }
 

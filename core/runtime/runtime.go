@@ -14,6 +14,7 @@
 //
 //	<root>/<id>/state.json     the record, written before the process is told anything
 //	<root>/<id>/seccomp.bpf    the compiled seccomp program, for Exec
+//	<root>/<id>/cgroup         a link to the number of its cgroup (cgroup.Manager.ID), when we have made one
 //	<root>/<id>/start.sock     is there until the container is started
 //
 // The record exists before what it tells of, so that a crash at any point leaves something that
@@ -55,8 +56,9 @@ type Options struct {
 // Runtime is the containers below one root directory. It may be used by several goroutines, and
 // several processes may use one root.
 type Runtime struct {
-	options Options
-	log     *slog.Logger
+	options    Options
+	log        *slog.Logger
+	unreadable unreadable // see initFor
 }
 
 // New returns the Runtime of a root directory, which is made when it is needed.
@@ -69,7 +71,7 @@ func New(o Options) (*Runtime, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Runtime{o, o.Logger}, nil
+	return &Runtime{options: o, log: o.Logger}, nil
 }
 
 // CreateOptions describe a container.

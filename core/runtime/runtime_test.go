@@ -24,6 +24,9 @@ import (
 
 // The test program is its own init.
 func TestMain(m *testing.M) {
+	if os.Getenv(asSpy) != "" {
+		spy()
+	}
 	status := m.Run()
 	if err := cgroup.RemoveEmpty(testCgroup("")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -482,7 +485,7 @@ func TestTerminal(t *testing.T) {
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	out, _ := io.ReadAll(console) // EIO at the end
+	out, _ := io.ReadAll(linux.Master{File: console})
 	if got := strings.Fields(string(out)); !slices.Equal(got, []string{"11", "22", "/dev/pts/0", "x", "terminal"}) {
 		t.Errorf("got %q, want a terminal /dev/pts/0 and text through /dev/console", out)
 	}

@@ -3,10 +3,16 @@ package runtime
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
+	"strconv"
+	"sync"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/fault"
@@ -32,7 +38,55 @@ func SealSelf() (*os.File, error) {
 	if f, err := readonlyMount(self); err == nil {
 		return f, nil
 	}
-	return sealedCopy(self)
+	return sealedCopy(self, 0o755)
+}
+
+// initFor is the program of a process that is started so.
+//
+// Of one that enters a user namespace the memory would belong to that namespace once it executes the program, and to
+// whoever has CAP_SYS_PTRACE there, while it still has every capability and no filter. The kernel leaves it with ours
+// when the file is one that those in there cannot read (fs/exec.c, would_dump): a copy that is executable alone. It
+// is made once, when it is needed. An ordinary user is root of the namespace, from whom nothing can be kept.
+func (r *Runtime) initFor(s *linux.Spawn) (*os.File, error) {
+	joinsUser := func(j linux.Join) bool { return j.Type&unix.CLONE_NEWUSER != 0 }
+	if os.Geteuid() != 0 || !slices.ContainsFunc(s.Join, joinsUser) {
+		return r.options.Init, nil
+	}
+	r.unreadable.Do(func() { r.unreadable.file, r.unreadable.err = unreadableCopy(r.options.Init) })
+	return r.unreadable.file, r.unreadable.err
+}
+
+// score sets the OOM score adjustment of a process that executes the copy: its files in /proc are not its own then.
+func (c *Container) score(pid int, program *os.File, process *specs.Process, clamp bool) (done bool, err error) {
+	if process.OOMScoreAdj == nil || program == c.runtime.options.Init {
+		return false, nil
+	}
+	score := strconv.Itoa(*process.OOMScoreAdj)
+	err = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(score), 0)
+	if errors.Is(err, unix.EACCES) && clamp {
+		c.warn("the OOM score adjustment " + score + " is lower than this host allows and is left as it was")
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("process.oomScoreAdj %s: %w", score, err)
+	}
+	return true, nil
+}
+
+// unreadable is what initFor has made.
+type unreadable struct {
+	sync.Once
+	file *os.File
+	err  error
+}
+
+func unreadableCopy(program *os.File) (*os.File, error) {
+	readable, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(program.Fd()))) // program is a handle alone
+	if err != nil {
+		return nil, fmt.Errorf("seal this program: %w", err)
+	}
+	defer readable.Close()
+	return sealedCopy(readable, 0o711)
 }
 
 func readonlyMount(program *os.File) (*os.File, error) {
@@ -51,7 +105,7 @@ func readonlyMount(program *os.File) (*os.File, error) {
 // mfdExec is MFD_EXEC of linux/memfd.h, which came with Linux 6.3.
 const mfdExec = 0x10
 
-func sealedCopy(program *os.File) (*os.File, error) {
+func sealedCopy(program *os.File, mode fs.FileMode) (*os.File, error) {
 	fd, err := unix.MemfdCreate("sampan-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|mfdExec)
 	if err != nil {
 		fd, err = unix.MemfdCreate("sampan-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -61,6 +115,10 @@ func sealedCopy(program *os.File) (*os.File, error) {
 	}
 	sealed := os.NewFile(uintptr(fd), "sampan-init")
 	if _, err := sealed.ReadFrom(program); err != nil {
+		sealed.Close()
+		return nil, fmt.Errorf("seal this program: %w", err)
+	}
+	if err := sealed.Chmod(mode); err != nil {
 		sealed.Close()
 		return nil, fmt.Errorf("seal this program: %w", err)
 	}

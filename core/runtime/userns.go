@@ -322,9 +322,28 @@ func (c *Container) delegate() error {
 	return nil
 }
 
-// makeCgroup makes the container's cgroups. An ordinary user has them where they were delegated: limits
+// makeCgroup makes the container's cgroups, and notes which they are: when the container has ended, others may have
+// their path. A link costs less than a file.
+func (c *Container) makeCgroup(r *specs.LinuxResources, o cgroup.Options) error {
+	if err := c.newCgroup(r, o); err != nil || c.record.NoCgroup {
+		return err
+	}
+	return os.Symlink(strconv.FormatUint(c.cgroup.ID(), 10), filepath.Join(c.dir, cgroupLink))
+}
+
+// cgroupID is what makeCgroup has noted, 0 when it has not, as where systemd has made the cgroup.
+func (c *Container) cgroupID() uint64 {
+	text, err := os.Readlink(filepath.Join(c.dir, cgroupLink))
+	if err != nil {
+		return 0
+	}
+	id, _ := strconv.ParseUint(text, 10, 64) //nolint:errcheck // then it is not known
+	return id
+}
+
+// newCgroup is makeCgroup without the note. An ordinary user has cgroups where they were delegated: limits
 // that cannot be set without are an error, and the container is without when it has none.
-func (c *Container) makeCgroup(r *specs.LinuxResources, o cgroup.Options) (err error) {
+func (c *Container) newCgroup(r *specs.LinuxResources, o cgroup.Options) (err error) {
 	if os.Geteuid() == 0 {
 		c.cgroup, err = cgroup.New(c.record.Cgroup, r, o)
 		// Root of a user namespace that a rootless engine has made is an ordinary user here.

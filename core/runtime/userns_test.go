@@ -202,7 +202,7 @@ func TestUserNamespaceTerminal(t *testing.T) {
 	if err := c.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	out, _ := io.ReadAll(console) // EIO at the end
+	out, _ := io.ReadAll(linux.Master{File: console})
 	if got := strings.Fields(string(out)); !slices.Equal(got, []string{"/dev/pts/0", "x", "terminal"}) {
 		t.Errorf("got %q, want a terminal that is the user's", out)
 	}

@@ -68,8 +68,8 @@ type Config struct {
 	State  specs.State
 	// NoNewKeyring: the session keyring of the caller stays. NoPivot: the root is moved to /.
 	NoNewKeyring, NoPivot bool
-	// Clamp: a limit that the host does not permit is lowered with a warning.
-	Clamp bool
+	// Clamp: a limit that the host does not permit is lowered with a warning. Scored: the OOM score adjustment is set.
+	Clamp, Scored bool
 }
 
 // Filter is a compiled seccomp program for seccomp(2).
@@ -154,16 +154,14 @@ func (p *process) join() error {
 		}
 		// A thread that moves itself takes no system-wide lock (core/linux, Spawn).
 		_, err := linux.RetryValue(func() (int, error) { return unix.Write(int(f.Fd()), []byte("0")) })
-		f.Close()
 		if err != nil {
-			return fmt.Errorf("join cgroup: %w", err)
+			name, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd())) //nolint:errcheck // then it has no name
+			return fmt.Errorf("join cgroup %s: %w", name, err)
 		}
+		f.Close()
 	}
 	if p.Joins > 0 {
-		// The Go runtime holds open what the cgroup has of processor limits in which it began: the caller's.
-		if err := p.closeBut(uint(firstExtra+p.Extra), uint(p.start.Fd())); err != nil {
-			return err
-		}
+		p.leaveLimits()
 	}
 	if !p.OwnCgroup {
 		return nil
@@ -175,19 +173,18 @@ func (p *process) join() error {
 	return nil
 }
 
-// closeBut closes all files from one on but another.
-func (p *process) closeBut(from, but uint) error {
-	var err error
-	if but > from {
-		err = unix.CloseRange(from, but-1, 0)
+// leaveLimits closes what the Go runtime holds open of processor limits: those of the cgroup in which it began, the
+// caller's. It opens them before all else, so they are the first numbers that were free. It does not look again, as
+// it was told how many processors to use.
+func (p *process) leaveLimits() {
+	for fd := firstExtra + p.Extra; ; fd++ {
+		var fs unix.Statfs_t
+		err := unix.Fstatfs(fd, &fs)
+		if err != nil || fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
+			return
+		}
+		unix.Close(fd)
 	}
-	if err == nil {
-		err = unix.CloseRange(max(from, but+1), ^uint(0)>>33, 0)
-	}
-	if err != nil {
-		return fmt.Errorf("close_range: %w", err)
-	}
-	return nil
 }
 
 // exec is the way of a further process.

@@ -306,7 +306,7 @@ func (p *process) rlimits(limits []specs.POSIXRlimit) error {
 
 func (p *process) oomScore() error {
 	score := p.Spec.Process.OOMScoreAdj
-	if score == nil {
+	if score == nil || p.Scored {
 		return nil
 	}
 	err := p.write("self/oom_score_adj", strconv.Itoa(*score))
