@@ -32,14 +32,7 @@ func TestAttachTooLate(t *testing.T) {
 		case strings.HasSuffix(r.URL.Path, "/wait"):
 			fmt.Fprint(w, `{"StatusCode":0}`)
 		case strings.HasSuffix(r.URL.Path, "/attach"):
-			w.WriteHeader(http.StatusSwitchingProtocols)
-			conn, _, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			conn.Read(make([]byte, 1)) //nolint:errcheck // until the client is gone
-			conn.Close()
+			silent(t, w)
 		}
 	})}
 	go server.Serve(l) //nolint:errcheck // it says that it was closed
@@ -57,4 +50,16 @@ func TestAttachTooLate(t *testing.T) {
 	if err == nil || err.Error() != "cannot attach to a stopped container, start it first" {
 		t.Errorf("%v, expected that it is stopped", err)
 	}
+}
+
+// silent is a stream of a container that says nothing, until the client is gone.
+func silent(t *testing.T, w http.ResponseWriter) {
+	w.WriteHeader(http.StatusSwitchingProtocols)
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	conn.Read(make([]byte, 1)) //nolint:errcheck // see above
+	conn.Close()
 }

@@ -100,14 +100,7 @@ func newFakeDaemon(t *testing.T, at func(path string)) *fakeDaemon {
 		case strings.HasSuffix(r.URL.Path, "/start"):
 			<-r.Context().Done()
 		case strings.HasSuffix(r.URL.Path, "/attach"):
-			w.WriteHeader(http.StatusSwitchingProtocols)
-			conn, _, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			conn.Read(make([]byte, 1)) //nolint:errcheck // until the client is gone
-			conn.Close()
+			silent(t, w)
 		case r.Method == http.MethodDelete:
 			w.WriteHeader(http.StatusNoContent)
 		}
