@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -484,6 +485,27 @@ eval "$*"
 		if _, err := c.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "expected") {
 			t.Errorf("%s: %v", host, err)
 		}
+	}
+}
+
+// What ssh says when it fails is the error, whether a read or a write notices its end first.
+func TestSSHFailsAtWrite(t *testing.T) {
+	fakeSSH(t, "echo 'Host key verification failed.' >&2; exec <&-; sleep 0.1; exit 255\n")
+	for _, readFirst := range []bool{false, true} {
+		conn, err := dialSSH(&url.URL{Scheme: "ssh", Host: "far"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if readFirst {
+			_, _ = conn.Read(make([]byte, 1))
+		}
+		for err = nil; err == nil; { // a pipe takes what fits until its reader is gone
+			_, err = conn.Write(make([]byte, 4096))
+		}
+		if !strings.Contains(err.Error(), "Host key verification failed.") {
+			t.Errorf("read first %t: %v", readFirst, err)
+		}
+		conn.Close()
 	}
 }
 

@@ -2,7 +2,6 @@ package client
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -63,16 +62,31 @@ type commandConn struct {
 
 func (c *commandConn) Read(p []byte) (int, error) {
 	n, err := c.out.Read(p)
-	if n == 0 && errors.Is(err, io.EOF) {
-		_ = c.Close() // what it has said is whole when it has ended
-		if text := c.stderr.String(); text != "" {
-			return 0, fmt.Errorf("ssh: %s", text)
-		}
+	if n == 0 && err != nil {
+		return 0, c.lastWords(err)
 	}
 	return n, err
 }
 
-func (c *commandConn) Write(p []byte) (int, error) { return c.in.Write(p) }
+// A program that has ended may be noticed by a read or by a write, each of which closes the other's pipe:
+// the cause is the same.
+func (c *commandConn) Write(p []byte) (int, error) {
+	n, err := c.in.Write(p)
+	if err != nil {
+		return n, c.lastWords(err)
+	}
+	return n, nil
+}
+
+// lastWords ends the program, after which what it has said is whole, and returns that as the error; err
+// when it has said nothing.
+func (c *commandConn) lastWords(err error) error {
+	_ = c.Close()
+	if text := c.stderr.String(); text != "" {
+		return fmt.Errorf("ssh: %s", text)
+	}
+	return err
+}
 
 // CloseWrite ends the program's standard input.
 func (c *commandConn) CloseWrite() error { return c.in.Close() }
