@@ -384,6 +384,10 @@ func (f *fakeLayers) Mounts(_ context.Context, key string) ([]mount.Mount, error
 	return nil, nil
 }
 
+func (f *fakeLayers) Volatile(ctx context.Context, key string) ([]mount.Mount, error) {
+	return f.Mounts(ctx, key)
+}
+
 func (f *fakeLayers) Remove(_ context.Context, key string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 
 	"github.com/sampan-project/sampan/core/crash"
@@ -144,6 +145,7 @@ func (m *Manager) bury(c *Container, g garbage, failed error) {
 	c.mu.Lock()
 	c.wake(wire.WaitResponse{StatusCode: int64(st.ExitCode)}, notRunning, nextExit, whenGone)
 	c.mu.Unlock()
+	runtime.Gosched() // they go first: what follows waits for the disk
 	if err := m.sweepDirectory(g, failed); err != nil {
 		m.log.Error("clean up after a removed container", "container", rec.ID, "error", err) // the next start of the daemon tries again
 	}

@@ -178,7 +178,11 @@ func ownNetworks(mode string) bool {
 // prepare finds out what the process is: its mounts, its user, its environment.
 func (l *launch) prepare(ctx context.Context) (err error) {
 	rec, c := l.rec, &l.rec.Config
-	l.mounts, err = l.m.o.Layers.Mounts(ctx, rec.ID)
+	if rec.Host.AutoRemove {
+		l.mounts, err = l.m.o.Layers.Volatile(ctx, rec.ID)
+	} else {
+		l.mounts, err = l.m.o.Layers.Mounts(ctx, rec.ID)
+	}
 	if fault.Is(err, fault.NotFound) && l.pristine { // lost in a power failure, and it was empty
 		l.mounts, err = l.m.prepareRoot(ctx, rec)
 	}

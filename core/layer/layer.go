@@ -95,8 +95,10 @@ type Store struct {
 	log    *slog.Logger
 	limits Limits
 	suffix string // overlay options that this kernel needs, see kernelOptions
-	xfs    bool   // the filesystem may keep limits
-	quotas quotas
+	// volatile: this kernel has mounts of which nothing is written to the disk.
+	volatile bool
+	xfs      bool // the filesystem may keep limits
+	quotas   quotas
 
 	release func(chain digest.Digest)                            // see OnRelease; nil: nobody is told
 	whole   func(ctx context.Context, chain digest.Digest) error // see OnUse; nil: nobody is asked
@@ -147,7 +149,7 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 	}
 	s := &Store{
 		closing: make(chan struct{}),
-		root:    root, opened: time.Now(), log: logger, limits: defaultLimits, suffix: kernelOptions(),
+		root:    root, opened: time.Now(), log: logger, limits: defaultLimits, suffix: kernelOptions(), volatile: kernelHasVolatile(),
 		layers: map[digest.Digest]*layerState{}, snapshots: map[string]digest.Digest{}, links: map[string]bool{},
 	}
 	for _, dir := range []string{tmpDir, linkDir, filepath.Join(emptyDir, "diff"), filepath.Join(emptyDir, "none")} {

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -131,10 +133,42 @@ func (s *Store) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	if err == nil {
 		err = s.await(ctx, chain)
 	}
+	if err == nil {
+		err = s.unmark(name)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return s.mounts(name, chain)
+}
+
+// Volatile is Mounts for a snapshot of which nothing is wanted any more once the machine has crashed. Nothing is
+// written to the disk for its sake: not when a program asks for it, and not when it is unmounted, which else waits until
+// all that anybody has written to the filesystem below is there (overlayfs.rst, "Volatile mount").
+func (s *Store) Volatile(ctx context.Context, key string) ([]mount.Mount, error) {
+	mounts, err := s.Mounts(ctx, key)
+	if err == nil && s.volatile {
+		mounts[0].Options = append(mounts[0].Options, "volatile")
+	}
+	return mounts, err
+}
+
+// unmark takes away what a volatile mount leaves, with which the kernel refuses every further mount, as it does not know
+// whether the machine has crashed since. Nobody asks for a snapshot that was volatile after a crash: its container goes
+// at the start of the daemon.
+func (s *Store) unmark(name string) error {
+	return os.RemoveAll(filepath.Join(s.root, name, "work", "work", "incompat"))
+}
+
+// kernelHasVolatile: since Linux 5.10.
+func kernelHasVolatile() bool {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return false
+	}
+	var major, minor int
+	n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor) //nolint:errcheck // the count says it
+	return n == 2 && (major > 5 || major == 5 && minor >= 10)
 }
 
 // snapshot returns the directory name of a snapshot and its chain.
@@ -277,6 +311,10 @@ func (s *Store) forget(name string) {
 	}
 }
 
+// pause is how long a removal in the background is put off. Those who wait for the container to be gone are told first:
+// every step of a removal may wait for the disk.
+const pause = 5 * time.Millisecond
+
 // discard renames a directory into tmp/, at once, and removes it there in the background.
 func (s *Store) discard(dir string) error {
 	away, err := s.putAway(dir)
@@ -284,6 +322,10 @@ func (s *Store) discard(dir string) error {
 		return err
 	}
 	s.removals.Go(func() {
+		select {
+		case <-time.After(pause):
+		case <-s.closing:
+		}
 		if err := os.RemoveAll(away); err != nil {
 			s.log.Warn("remove directory", "path", away, "error", err)
 		}
@@ -296,16 +338,11 @@ func (s *Store) putAway(dir string) (string, error) {
 	if err := s.unlimit(dir); err != nil {
 		return "", err
 	}
-	hole, err := os.MkdirTemp(filepath.Join(s.root, tmpDir), "gone-")
-	if err != nil {
-		return "", err
-	}
 	crash.Point("directory of layers", "before putting away")
-	// A rename replaces an empty directory (rename(2)).
-	if err := unix.Rename(dir, hole); err != nil {
-		os.Remove(hole)
+	away := filepath.Join(s.root, tmpDir, "gone-"+rand.Text())
+	if err := unix.Rename(dir, away); err != nil {
 		return "", err
 	}
 	crash.Point("directory of layers", "put away")
-	return hole, nil
+	return away, nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/mount"
 )
 
 // What a snapshot changed, unpacked on the same chain, shows the same files as the snapshot.
@@ -134,6 +136,36 @@ func TestSnapshotLife(t *testing.T) {
 	}
 	if _, err := s.Mounts(ctx, "box"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("mounts of a removed snapshot: %v", err)
+	}
+}
+
+// A volatile mount is asked for by its own name alone, and leaves nothing that a further mount of either kind fails on.
+func TestVolatile(t *testing.T) {
+	s := open(t)
+	if !s.volatile {
+		t.Skip("this kernel has no volatile overlay")
+	}
+	if _, err := s.Prepare(t.Context(), "box", unpack(t, s, base)); err != nil {
+		t.Fatal(err)
+	}
+	for i, mounts := range []func(context.Context, string) ([]mount.Mount, error){s.Volatile, s.Volatile, s.Mounts, s.Mounts} {
+		list, err := mounts(t.Context(), "box")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := slices.Contains(list[0].Options, "volatile"), i < 2; got != want {
+			t.Errorf("mount %d: %v", i, list[0].Options)
+		}
+		mounted(t, list, func(root string) error {
+			return os.WriteFile(fmt.Sprintf("%s/file%d", root, i), nil, 0o600)
+		})
+	}
+	files, err := filepath.Glob(s.Paths("box")["UpperDir"] + "/file*")
+	if len(files) != 4 || err != nil {
+		t.Errorf("in the snapshot: %v, %v", files, err)
+	}
+	if _, err := s.Volatile(t.Context(), "box2"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a snapshot that is not there: %v", err)
 	}
 }
 
