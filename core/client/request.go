@@ -77,7 +77,7 @@ func (r request) payload() ([]byte, error) {
 	if r.json == nil {
 		return nil, nil
 	}
-	data, err := json.Marshal(r.json)
+	data, err := body(r.json)
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
