@@ -27,6 +27,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/sampan-project/sampan/core/fault"
 )
@@ -115,7 +116,7 @@ func Open(own string, others ...string) *Store {
 func (s *Store) Dirs() []string { return slices.Clone(s.dirs) }
 
 // names is Docker's pattern.
-var names = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$`)
+var names = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$`) })
 
 // CheckName refuses a name that no context of a store can have.
 func CheckName(name string) error {
@@ -125,8 +126,8 @@ func CheckName(name string) error {
 	if name == Default {
 		return fault.New(fault.Invalid, "%q is a reserved context name", name)
 	}
-	if !names.MatchString(name) || len(name) > 255 {
-		return fault.New(fault.Invalid, "context name %q is invalid, names are validated against regexp %q", name, names)
+	if !names().MatchString(name) || len(name) > 255 {
+		return fault.New(fault.Invalid, "context name %q is invalid, names are validated against regexp %q", name, names())
 	}
 	return nil
 }
@@ -201,7 +202,7 @@ func (p Place) Files() (map[string][]string, error) {
 
 // Get returns a context and where it is.
 func (s *Store) Get(name string) (*Context, Place, error) {
-	if name != Default && len(name) > 0 && !names.MatchString(name) {
+	if name != Default && len(name) > 0 && !names().MatchString(name) {
 		return nil, Place{}, CheckName(name)
 	}
 	for i, dir := range s.dirs {
@@ -281,7 +282,7 @@ func (s *Store) Put(c *Context, tls Material) error {
 
 // Remove removes a context of the store's own directory; one that is not there is no error.
 func (s *Store) Remove(name string) error {
-	if !names.MatchString(name) {
+	if !names().MatchString(name) {
 		return CheckName(name)
 	}
 	p := s.own(name)
