@@ -10,13 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socketpair is a connected pair of stream sockets, both close-on-exec.
-func Socketpair() (a, b *os.File, err error) {
+// Socketpair is a connected pair of stream sockets, both close-on-exec. The first is ours, the second for another process.
+func Socketpair() (ours, theirs *os.File, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
-	return os.NewFile(uintptr(pair[0]), "socketpair"), os.NewFile(uintptr(pair[1]), "socketpair"), nil
+	return polled(pair[0], "socketpair"), os.NewFile(uintptr(pair[1]), "socketpair"), nil
+}
+
+// polled is a socket at which a goroutine waits without a thread. It is not only the thread: while one is in a system
+// call the Go runtime's monitor wakes up every tenth of a millisecond, for up to ten, and takes that time from the
+// process that is waited for.
+func polled(fd int, name string) *os.File {
+	unix.SetNonblock(fd, true) //nolint:errcheck // else a thread waits
+	return os.NewFile(uintptr(fd), name)
 }
 
 // maxFiles bounds the files that come along with a message: more are not received.
@@ -43,10 +51,18 @@ func SendFiles(socket *os.File, data []byte, files ...*os.File) error {
 		}
 		rights = unix.UnixRights(fds...)
 	}
+	conn, err := socket.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("sendmsg: %w", err)
+	}
 	for {
-		n, err := unix.SendmsgN(int(socket.Fd()), data, rights, nil, unix.MSG_NOSIGNAL)
-		switch {
-		case errors.Is(err, unix.EINTR):
+		var n int
+		var failed error
+		err := conn.Write(func(fd uintptr) bool {
+			n, failed = RetryValue(func() (int, error) { return unix.SendmsgN(int(fd), data, rights, nil, unix.MSG_NOSIGNAL) })
+			return !errors.Is(failed, unix.EAGAIN)
+		})
+		switch err = errors.Join(err, failed); {
 		case err != nil:
 			return fmt.Errorf("sendmsg: %w", err)
 		case n == len(data):
@@ -66,26 +82,34 @@ type Receiver struct {
 // Read reads bytes; io.EOF when the other side has closed or died.
 func (r *Receiver) Read(p []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
-	for {
-		n, oobn, _, _, err := unix.Recvmsg(int(r.Socket.Fd()), p, oob, unix.MSG_CMSG_CLOEXEC)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.ECONNRESET):
-			return 0, io.EOF
-		case err != nil:
-			return 0, fmt.Errorf("recvmsg: %w", err)
-		}
-		if oobn > 0 {
-			if err := r.keep(oob[:oobn]); err != nil {
-				return n, err
-			}
-		}
-		if n == 0 && len(p) > 0 {
-			return 0, io.EOF
-		}
-		return n, nil
+	conn, err := r.Socket.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("recvmsg: %w", err)
 	}
+	var n, oobn int
+	var failed error
+	err = conn.Read(func(fd uintptr) bool {
+		failed = Retry(func() (err error) {
+			n, oobn, _, _, err = unix.Recvmsg(int(fd), p, oob, unix.MSG_CMSG_CLOEXEC)
+			return err
+		})
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	switch err = errors.Join(err, failed); {
+	case errors.Is(err, unix.ECONNRESET):
+		return 0, io.EOF
+	case err != nil:
+		return 0, fmt.Errorf("recvmsg: %w", err)
+	}
+	if oobn > 0 {
+		if err := r.keep(oob[:oobn]); err != nil {
+			return n, err
+		}
+	}
+	if n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 func (r *Receiver) keep(oob []byte) error {
@@ -153,7 +177,7 @@ func Connect(dir *os.File, name string) (*os.File, error) {
 		unix.Close(fd)
 		return nil, pathError("connect", name, err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return polled(fd, name), nil
 }
 
 func socketAt(dir *os.File, name string) (int, *unix.SockaddrUnix, error) {
