@@ -32,7 +32,7 @@ type creation struct {
 	noPivot, noNewKeyring          bool
 	preserve                       int
 	startNext                      bool
-	watched                        func() // returns when signals are listened to, before anything is made
+	watched                        func() // returns when signals are listened to, before anything is made that lasts
 	begun                          func() // nil: nothing; see runtime.CreateOptions
 }
 
@@ -75,7 +75,7 @@ func interruptible() (context.Context, context.CancelFunc) {
 }
 
 // interruptibleSoon is interruptible, from when watched has returned at the latest. Go asks for a signal in a thread of
-// its own, which takes as long as much of what a start is made of: it is done while the caller reads what it is to do.
+// its own, which takes as long as much of what a start is made of: it is done while the kernel makes the namespaces.
 func interruptibleSoon() (ctx context.Context, watched func(), stop context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	asked := make(chan struct{})
@@ -156,10 +156,9 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 	if err != nil {
 		return nil, err
 	}
-	o.watched()
 	c, err := r.Create(ctx, id, runtime.CreateOptions{
 		Bundle: bundle, Spec: spec, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: files,
-		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot, StartNext: o.startNext, Begun: o.begun,
+		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot, StartNext: o.startNext, Lasting: o.watched, Begun: o.begun,
 	})
 	if fault.Is(err, fault.Exists) {
 		return nil, fault.New(fault.Exists, "container with given ID already exists")

@@ -57,6 +57,7 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	if r.options.SystemdCgroup || o.SystemdCgroup {
 		defer c.hangUp()
 		o.begun()
+		o.lasting()
 		if err = c.reserve(filter); err == nil {
 			err = c.prepareUnit(ctx, limits)
 		}
@@ -66,6 +67,7 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 		o.StartNext = o.StartNext && c.record.FewPids == nil
 		c.grouping = func() error { return c.makeCgroup(now, limits) }
 		if cgroup.UnifiedMounted() {
+			o.lasting()
 			if err = c.reserve(filter); err == nil {
 				err = c.group()
 			}
@@ -90,6 +92,13 @@ func (o *CreateOptions) begun() {
 	if o.Begun != nil {
 		o.Begun()
 		o.Begun = nil
+	}
+}
+
+// lasting calls Lasting.
+func (o *CreateOptions) lasting() {
+	if o.Lasting != nil {
+		o.Lasting()
 	}
 }
 
@@ -253,6 +262,7 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	if c.reserved {
 		err = c.save()
 	} else {
+		o.lasting()
 		// Written once, and with the process in it: a file that takes another one's place is written to the disk at once
 		// (ext4(5), auto_da_alloc). The process ends by itself when there is nobody to talk with any more.
 		err = c.reserve(filter)

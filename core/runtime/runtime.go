@@ -92,6 +92,9 @@ type CreateOptions struct {
 	// StartNext: Start follows, and there is nothing that the program would have to wait for until then. It is called
 	// while the container is made, and may run, and end, before Create returns.
 	StartNext bool
+	// Lasting, unless nil, is called once before anything is made that stays when the caller is killed: it listens to
+	// signals from then on. The first process may have been started before, which ends with its caller.
+	Lasting func()
 	// Begun, unless nil, is called once before Create waits for somebody else: for the first process, which makes the
 	// container meanwhile, or for systemd. What the caller has to do too costs no time then.
 	Begun func()
