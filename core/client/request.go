@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/sampan-project/sampan/core/fault"
+	"github.com/sampan-project/sampan/core/sparsejson"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -77,7 +78,7 @@ func (r request) payload() ([]byte, error) {
 	if r.json == nil {
 		return nil, nil
 	}
-	data, err := body(r.json)
+	data, err := sparsejson.Marshal(r.json)
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/runtime/specjson"
+	"github.com/sampan-project/sampan/core/sparsejson"
 )
 
 const (
@@ -159,7 +160,7 @@ func (r *Runtime) ClearAll() error {
 
 func (c *Container) save() error {
 	c.record.JSON = specjson.Of(c.record.Spec)
-	data, err := json.Marshal(&c.record)
+	data, err := sparsejson.Marshal(&c.record)
 	if err != nil {
 		return fmt.Errorf("record of container %s: %w", c.record.ID, err)
 	}

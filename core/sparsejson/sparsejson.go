@@ -1,4 +1,12 @@
-package client
+// Package sparsejson writes JSON without the fields that are not set, for programs that write one value in their life.
+//
+// Package encoding/json finds out how to write every type that a value could reach before it writes the first byte. For a
+// container's configuration those are some hundred, and it takes half a millisecond, twenty times as long as the few
+// fields that are set (docs/performance.md). Here the value is walked, and nothing is remembered.
+//
+// What reads it as the same type with package encoding/json has the same value: what is not there is zero. Types
+// with a form of their own are left to that package, and so is everything that is neither struct, map nor list.
+package sparsejson
 
 import (
 	"encoding"
@@ -8,13 +16,9 @@ import (
 	"strings"
 )
 
-// body encodes a request. It says what json.Marshal says, but leaves out every field of a struct that has its zero
-// value: a server takes what is not there for that.
-//
-// It is not json.Marshal because a client is a program that sends one such request in its life. Package json looks at
-// all types that a container's configuration could have before it writes the first byte, which takes twenty times
-// as long as the few fields that are set (docs/performance.md).
-func body(v any) ([]byte, error) { return appendValue(nil, reflect.ValueOf(v)) }
+// Marshal is json.Marshal, but for fields of structs that have their zero value: they are left out whatever their tags
+// say. The option "string" of a tag and fields of embedded structs that have the same name are not supported.
+func Marshal(v any) ([]byte, error) { return appendValue(nil, reflect.ValueOf(v)) }
 
 var marshalers = []reflect.Type{reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler]()}
 
@@ -62,6 +66,15 @@ func appendMarshaled(b []byte, v reflect.Value) ([]byte, error) {
 	return append(b, data...), err
 }
 
+// saysZero reports whether the type has an opinion of its own on what zero is, and the value is.
+func saysZero(v reflect.Value) bool {
+	if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+		return false // one that is there
+	}
+	z, ok := v.Interface().(interface{ IsZero() bool })
+	return ok && z.IsZero()
+}
+
 // appendFields appends the fields that are set, each with a comma before it unless it is the object's first.
 func appendFields(b []byte, v reflect.Value) (_ []byte, err error) {
 	t := v.Type()
@@ -70,7 +83,7 @@ func appendFields(b []byte, v reflect.Value) (_ []byte, err error) {
 		tag := f.Tag.Get("json")
 		name, options, _ := strings.Cut(tag, ",")
 		switch {
-		case tag == "-" || of.IsZero() || !f.IsExported() && !f.Anonymous:
+		case tag == "-" || !f.IsExported() && !f.Anonymous || of.IsZero() || f.IsExported() && saysZero(of):
 			continue
 		case strings.Contains(options, "omitempty") && (of.Kind() == reflect.Map || of.Kind() == reflect.Slice) && of.Len() == 0:
 			continue

@@ -1,4 +1,4 @@
-package client
+package sparsejson
 
 import (
 	"encoding/json"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sampan-project/sampan/core/runtime/specjson"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -77,7 +78,7 @@ func (f filler) fillAll(v reflect.Value, depth int) {
 }
 
 // A server reads the same from our form as from package json's, which also spells the zero values out.
-func TestBodyMeansTheSame(t *testing.T) {
+func TestMeansTheSame(t *testing.T) {
 	type odd struct {
 		Left    int `json:"-"`
 		Named   int `json:"named"`
@@ -91,13 +92,13 @@ func TestBodyMeansTheSame(t *testing.T) {
 	f := filler{rand.New(rand.NewSource(1))}
 	for _, of := range []reflect.Type{
 		reflect.TypeFor[wire.ContainerCreateRequest](), reflect.TypeFor[wire.UpdateRequest](), reflect.TypeFor[wire.ExecConfig](),
-		reflect.TypeFor[wire.ServiceSpec](), reflect.TypeFor[wire.NetworkCreateRequest](), reflect.TypeFor[wire.VolumeCreateRequest](), reflect.TypeFor[odd](),
+		reflect.TypeFor[wire.ServiceSpec](), reflect.TypeFor[wire.NetworkCreateRequest](), reflect.TypeFor[wire.VolumeCreateRequest](), reflect.TypeFor[odd](), reflect.TypeFor[specjson.Spec](),
 		reflect.TypeFor[map[string]any](), reflect.TypeFor[[]string](), reflect.TypeFor[string](),
 	} {
 		for range 300 {
 			v := reflect.New(of)
 			f.fill(v.Elem(), 0)
-			ours, err := body(v.Interface())
+			ours, err := Marshal(v.Interface())
 			if err != nil {
 				t.Fatalf("%s: %v", of, err)
 			}
@@ -119,7 +120,7 @@ func TestBodyMeansTheSame(t *testing.T) {
 	}
 }
 
-func TestBody(t *testing.T) {
+func TestMarshal(t *testing.T) {
 	no := false
 	for _, c := range []struct {
 		of   any
@@ -131,12 +132,12 @@ func TestBody(t *testing.T) {
 			`{"Cmd":[],"Image":"a","HostConfig":{"Init":false}}`},
 		{map[string][]string{"b": nil, "a": {"<"}}, `{"a":["\u003c"],"b":null}`},
 	} {
-		got, err := body(c.of)
+		got, err := Marshal(c.of)
 		if diff := cmp.Diff(c.want, string(got)); diff != "" || err != nil {
 			t.Error(diff, err)
 		}
 	}
-	if _, err := body(map[string]any{"a": make(chan int)}); err == nil || !strings.Contains(err.Error(), "unsupported type") {
+	if _, err := Marshal(map[string]any{"a": make(chan int)}); err == nil || !strings.Contains(err.Error(), "unsupported type") {
 		t.Error(err)
 	}
 }
