@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/runtime"
 	"github.com/sampan-project/sampan/core/runtime/specjson"
+	"github.com/sampan-project/sampan/core/sparsejson"
 )
 
 // maxConfig bounds config.json and process.json.
@@ -117,7 +117,7 @@ func readJSON(name string, into any) error {
 	if len(data) > maxConfig {
 		return fault.New(fault.Invalid, "%s: more than %d bytes", name, maxConfig)
 	}
-	if err := json.Unmarshal(data, into); err != nil {
+	if err := sparsejson.Unmarshal(data, into); err != nil {
 		return fault.New(fault.Invalid, "%s: %w", name, err)
 	}
 	return nil

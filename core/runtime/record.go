@@ -179,7 +179,7 @@ func (c *Container) load() error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, &c.record); err != nil {
+	if err := sparsejson.Unmarshal(data, &c.record); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(c.dir, recordFile), err)
 	}
 	c.record.Spec = c.record.JSON.Spec()

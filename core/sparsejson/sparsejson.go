@@ -1,11 +1,11 @@
-// Package sparsejson writes JSON without the fields that are not set, for programs that write one value in their life.
+// Package sparsejson writes and reads JSON for programs that do it once in their life.
 //
-// Package encoding/json finds out how to write every type that a value could reach before it writes the first byte. For a
-// container's configuration those are some hundred, and it takes half a millisecond, twenty times as long as the few
-// fields that are set (docs/performance.md). Here the value is walked, and nothing is remembered.
+// Package encoding/json finds out how to handle every type that a value could reach before it looks at the first byte. For
+// a container's configuration those are some hundred, and it takes half a millisecond, twenty times as long as the few
+// fields that are set (docs/performance.md). Here value and text are walked, and nothing is remembered.
 //
-// What reads it as the same type with package encoding/json has the same value: what is not there is zero. Types
-// with a form of their own are left to that package, and so is everything that is neither struct, map nor list.
+// It means the same: what Marshal writes, without the fields that are not set, encoding/json reads as the same value, and
+// Unmarshal reads what encoding/json does, with its errors. Types with a form of their own are left to that package.
 package sparsejson
 
 import (

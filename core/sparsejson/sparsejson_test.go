@@ -1,4 +1,4 @@
-package sparsejson
+package sparsejson_test
 
 import (
 	"encoding/json"
@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sampan-project/sampan/core/runtime/specjson"
+	"github.com/sampan-project/sampan/core/sparsejson"
 	"github.com/sampan-project/sampan/core/wire"
 )
 
@@ -98,7 +99,7 @@ func TestMeansTheSame(t *testing.T) {
 		for range 300 {
 			v := reflect.New(of)
 			f.fill(v.Elem(), 0)
-			ours, err := Marshal(v.Interface())
+			ours, err := sparsejson.Marshal(v.Interface())
 			if err != nil {
 				t.Fatalf("%s: %v", of, err)
 			}
@@ -106,15 +107,20 @@ func TestMeansTheSame(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, want := reflect.New(of), reflect.New(of)
-			if err := json.Unmarshal(ours, got.Interface()); err != nil {
-				t.Fatalf("%s: %v: %s", of, err, ours)
-			}
+			want := reflect.New(of)
 			if err := json.Unmarshal(full, want.Interface()); err != nil {
 				t.Fatal(err)
 			}
-			if !reflect.DeepEqual(got.Interface(), want.Interface()) {
-				t.Fatalf("%s: %s\nand not %s", of, ours, full)
+			for _, text := range [][]byte{ours, full} {
+				for _, read := range []func([]byte, any) error{json.Unmarshal, sparsejson.Unmarshal} {
+					got := reflect.New(of)
+					if err := read(text, got.Interface()); err != nil {
+						t.Fatalf("%s: %v: %s", of, err, text)
+					}
+					if !reflect.DeepEqual(got.Interface(), want.Interface()) {
+						t.Fatalf("%s: %s\nand not %s", of, text, full)
+					}
+				}
 			}
 		}
 	}
@@ -132,12 +138,82 @@ func TestMarshal(t *testing.T) {
 			`{"Cmd":[],"Image":"a","HostConfig":{"Init":false}}`},
 		{map[string][]string{"b": nil, "a": {"<"}}, `{"a":["\u003c"],"b":null}`},
 	} {
-		got, err := Marshal(c.of)
+		got, err := sparsejson.Marshal(c.of)
 		if diff := cmp.Diff(c.want, string(got)); diff != "" || err != nil {
 			t.Error(diff, err)
 		}
 	}
-	if _, err := Marshal(map[string]any{"a": make(chan int)}); err == nil || !strings.Contains(err.Error(), "unsupported type") {
+	if _, err := sparsejson.Marshal(map[string]any{"a": make(chan int)}); err == nil || !strings.Contains(err.Error(), "unsupported type") {
 		t.Error(err)
 	}
+}
+
+// same compares with package json what is read of a text: value and error.
+func same[T any](t *testing.T, text []byte) {
+	t.Helper()
+	var got, want T
+	err, wantErr := sparsejson.Unmarshal(text, &got), json.Unmarshal(text, &want)
+	if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(err, wantErr) {
+		t.Errorf("%T from %q: %+v, %v\nwant %+v, %v", got, text, got, err, want, wantErr)
+	}
+}
+
+type thing struct {
+	Name    string            `json:"name"`
+	Count   int8              `json:"count,omitempty"`
+	Size    uint16            // no tag
+	Yes     *bool             `json:"yes"`
+	Inside  *thing            `json:"inside"`
+	List    []thing           `json:"list"`
+	Words   []string          `json:"words"`
+	Map     map[string][]int  `json:"map"`
+	Named   map[name]*float64 `json:"named"`
+	Any     any               `json:"any"`
+	Bytes   []byte            `json:"bytes"`
+	Time    *time.Time        `json:"time"`
+	Array   [2]int            `json:"array"`
+	Number  json.Number       `json:"number"`
+	Quoted  int               `json:"-"`
+	private int
+}
+
+type name string
+
+var texts = []string{
+	``, ` `, `null`, `{}`, ` { } `, `[]`, `"a"`, `1`, `{"name":"a"}`, `{"name" : "a\n\u00e9\ud800" , "count":-128}`, `{"count":128}`, `{"count":1e1}`,
+	`{"count":1.0}`, `{"NAME":"a"}`, `{"name":"a","Name":"b"}`, `{"name":"a","name":"b"}`, `{"n\u0061me":"x"}`, `{"name":1}`, `{"name":null,"count":null,"list":null}`,
+	`{"Size":65535}`, `{"size":1}`, `{"Size":-1}`, `{"yes":true}`, `{"yes":false}`, `{"yes":null}`, `{"yes":"true"}`, `{"inside":{"inside":{"name":"x"}}}`,
+	`{"inside":{"inside":5}}`, `{"list":[{},{"name":"x"},null]}`, `{"list":{}}`, `{"list":[]}`, `{"words":["a",null,"b"]}`, `{"words":["a" , "b" ]}`,
+	`{"map":{"a":[1,2],"b":[],"c":null}}`, `{"map":{"a":[1],"a":[2]}}`, `{"map":[]}`, `{"named":{"x":1.5e3,"y":null}}`, `{"any":{"a":[1,"x",null]}}`, `{"any":null}`,
+	`{"bytes":"AEw="}`, `{"bytes":"!"}`, `{"bytes":[1]}`, `{"time":"2026-01-02T03:04:05Z"}`, `{"time":"x"}`, `{"array":[1,2]}`, `{"number":12,"x":"}{][,:\"\\"}`,
+	`{"number":"12"}`, `{"number":"x"}`, `{"unknown":{"a":["}"]},"name":"after"}`, `{"name":"a"`, `{"name":"a"}x`, `{"name":"a",}`, `{"Quoted":1,"private":1,"-":1}`,
+	"{\"name\":\"\xff\"}", "\t{\r\n\"name\"\t:\"b\"}\n", `{"":1}`, `{"name":{"a":1}}`, `{"yes":{}}`, `{"count":"1"}`, `{"count":true}`,
+}
+
+func TestUnmarshal(t *testing.T) {
+	for _, text := range texts {
+		same[thing](t, []byte(text))
+		same[map[string]string](t, []byte(text))
+		same[[]string](t, []byte(text))
+		same[specjson.Spec](t, []byte(text))
+	}
+	full := thing{Name: "old"}
+	if err := sparsejson.Unmarshal([]byte(`{"count":1}`), &full); err != nil || full.Name != "old" || full.Count != 1 {
+		t.Errorf("into what is not empty: %+v, %v", full, err)
+	}
+	if err := sparsejson.Unmarshal([]byte(`{}`), full); err == nil {
+		t.Error("into no pointer: no error")
+	}
+	full.private = 1 // used by reflection alone
+}
+
+func FuzzUnmarshal(f *testing.F) {
+	for _, text := range texts {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		same[thing](t, text)
+		same[wire.ContainerCreateRequest](t, text)
+		same[specjson.Spec](t, text)
+	})
 }

@@ -25,7 +25,7 @@ type room struct {
 }
 
 var kernel = []string{"core/fault", "core/linux/...", "core/mount/...", "core/cgroup/..."}
-var processes = append([]string{"core/wire", "core/crash", "core/runtime/...", "core/monitor/..."}, kernel...)
+var processes = append([]string{"core/wire", "core/sparsejson", "core/crash", "core/runtime/...", "core/monitor/..."}, kernel...)
 var stores = append([]string{"core/check", "core/state/...", "core/content/...", "core/layer/...", "core/registry/...", "core/lazy", "core/trust", "core/image/..."}, processes...)
 
 // nouns from the lowest to the highest: each may import those before it.

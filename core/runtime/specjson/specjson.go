@@ -13,11 +13,12 @@
 package specjson
 
 import (
-	"encoding/json"
 	"reflect"
 	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sampan-project/sampan/core/sparsejson"
 )
 
 // Spec is specs.Spec.
@@ -76,10 +77,10 @@ type Resources struct {
 type Part[T any] struct{ Value T }
 
 // UnmarshalJSON is that of the value.
-func (p *Part[T]) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &p.Value) }
+func (p *Part[T]) UnmarshalJSON(text []byte) error { return sparsejson.Unmarshal(text, &p.Value) }
 
 // MarshalJSON is that of the value.
-func (p Part[T]) MarshalJSON() ([]byte, error) { return json.Marshal(p.Value) }
+func (p Part[T]) MarshalJSON() ([]byte, error) { return sparsejson.Marshal(p.Value) }
 
 // IsZero is what omitempty says of the value.
 func (p Part[T]) IsZero() bool {
