@@ -18,7 +18,6 @@ import (
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
 	"github.com/sampan-project/sampan/core/runtime"
-	"github.com/sampan-project/sampan/core/runtime/specjson"
 	"github.com/sampan-project/sampan/core/sparsejson"
 )
 
@@ -94,7 +93,7 @@ func interruptibleSoon() (ctx context.Context, watched func(), stop context.Canc
 func (c *creation) spec() (*specs.Spec, error) {
 	spec := &specs.Spec{}
 	name := filepath.Join(c.bundle, "config.json")
-	err := readJSON(name, specjson.Of(spec))
+	err := readJSON(name, spec)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.New(fault.Invalid, "JSON specification file %s not found", name)
 	}

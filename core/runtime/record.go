@@ -16,7 +16,6 @@ import (
 	"github.com/sampan-project/sampan/core/cgroup/systemd"
 	"github.com/sampan-project/sampan/core/fault"
 	"github.com/sampan-project/sampan/core/linux"
-	"github.com/sampan-project/sampan/core/runtime/specjson"
 	"github.com/sampan-project/sampan/core/sparsejson"
 )
 
@@ -41,9 +40,7 @@ type record struct {
 	Agent       *agent        `json:"agent,omitempty"`       // of the seccomp program, see notify.go
 	KeepKeyring bool          `json:"keepKeyring,omitempty"` // processes have their caller's session keyring
 	FewPids     *int64        `json:"fewPids,omitempty"`     // limit of processes that is yet to be set, see withoutFewPids
-	Spec        *specs.Spec   `json:"-"`                     // without the seccomp profile
-
-	JSON *specjson.Spec `json:"spec"` // the same, on its way from and to the disk
+	Spec        *specs.Spec   `json:"spec"`                  // without the seccomp profile
 
 	// Of the first process; 0 until there is one.
 	Pid       int    `json:"pid,omitempty"`
@@ -159,7 +156,6 @@ func (r *Runtime) ClearAll() error {
 }
 
 func (c *Container) save() error {
-	c.record.JSON = specjson.Of(c.record.Spec)
 	data, err := sparsejson.Marshal(&c.record)
 	if err != nil {
 		return fmt.Errorf("record of container %s: %w", c.record.ID, err)
@@ -182,7 +178,6 @@ func (c *Container) load() error {
 	if err := sparsejson.Unmarshal(data, &c.record); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(c.dir, recordFile), err)
 	}
-	c.record.Spec = c.record.JSON.Spec()
 	if c.record.ID != filepath.Base(c.dir) || c.record.Spec == nil || c.record.Spec.Process == nil {
 		return fmt.Errorf("%s: it is not the record of container %s", filepath.Join(c.dir, recordFile), filepath.Base(c.dir))
 	}

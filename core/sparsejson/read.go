@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -139,52 +140,75 @@ func (r *reader) members(read func(name string) bool) bool {
 }
 
 func (r *reader) fields(v reflect.Value) bool {
-	if v.NumField() > 64 {
+	list, ok := fields(nil, v.Type(), nil)
+	if !ok {
 		return false
 	}
-	var seen uint64
-	after := 0 // the field that the text probably has next: programs write them in their order
+	seen := make([]bool, len(list))
+	next := 0 // the field that the text probably has next: programs write them in their order
 	return r.members(func(name string) bool {
-		i, known := field(v.Type(), name, after)
+		i, ok := find(list, name, next)
 		switch {
-		case !known:
+		case !ok:
 			return false
 		case i < 0:
 			r.skip()
 			return true
-		case seen&(1<<i) != 0:
+		case seen[i]:
 			return false
 		}
-		seen |= 1 << i
-		after = i + 1
-		return r.value(v.Field(i))
+		seen[i] = true
+		next = i + 1
+		return r.value(v.FieldByIndex(list[i].index))
 	})
 }
 
-// field finds a field by its name in JSON: -1 when there is none. It is not known here what package json would say of a name in
-// another case, nor of embedded structs.
-func field(t reflect.Type, name string, after int) (i int, known bool) {
-	for n := range t.NumField() {
-		i := (after + n) % t.NumField()
+// named is a field with its name in JSON.
+type named struct {
+	name  string
+	index []int // see reflect.Value.FieldByIndex
+}
+
+// fields appends the fields of a struct and of those embedded in it.
+func fields(list []named, t reflect.Type, outer []int) (_ []named, ok bool) {
+	for i := range t.NumField() {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
-		called, options, _ := strings.Cut(tag, ",")
+		name, options, _ := strings.Cut(tag, ",")
+		index := append(outer[:len(outer):len(outer)], i)
 		switch {
-		case f.Anonymous || strings.Contains(options, "string"):
-			return -1, false
+		case strings.Contains(options, "string"):
+			return nil, false
+		case f.Anonymous && (name != "" || f.Type.Kind() != reflect.Struct || outer != nil):
+			return nil, false
+		case f.Anonymous:
+			if list, ok = fields(list, f.Type, index); !ok {
+				return nil, false
+			}
+			continue
 		case tag == "-" || !f.IsExported():
 			continue
-		case called == "":
-			called = f.Name
+		case name == "":
+			name = f.Name
 		}
-		if called == name {
-			return i, true
-		}
-		if strings.EqualFold(called, name) {
+		list = append(list, named{name, index})
+	}
+	return list, true
+}
+
+// find finds a field: -1 when there is none. Which one package json takes of two, or by a name in another case, is not known here.
+func find(list []named, name string, next int) (at int, ok bool) {
+	if next < len(list) && list[next].name == name {
+		at = next
+	} else {
+		at = slices.IndexFunc(list, func(n named) bool { return n.name == name })
+	}
+	for i := range list {
+		if i != at && strings.EqualFold(list[i].name, name) {
 			return -1, false
 		}
 	}
-	return -1, true
+	return at, true
 }
 
 func (r *reader) entries(v reflect.Value) bool {

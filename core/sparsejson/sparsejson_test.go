@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/sampan-project/sampan/core/runtime/specjson"
 	"github.com/sampan-project/sampan/core/sparsejson"
 	"github.com/sampan-project/sampan/core/wire"
 )
@@ -93,7 +93,7 @@ func TestMeansTheSame(t *testing.T) {
 	f := filler{rand.New(rand.NewSource(1))}
 	for _, of := range []reflect.Type{
 		reflect.TypeFor[wire.ContainerCreateRequest](), reflect.TypeFor[wire.UpdateRequest](), reflect.TypeFor[wire.ExecConfig](),
-		reflect.TypeFor[wire.ServiceSpec](), reflect.TypeFor[wire.NetworkCreateRequest](), reflect.TypeFor[wire.VolumeCreateRequest](), reflect.TypeFor[odd](), reflect.TypeFor[specjson.Spec](),
+		reflect.TypeFor[wire.ServiceSpec](), reflect.TypeFor[wire.NetworkCreateRequest](), reflect.TypeFor[wire.VolumeCreateRequest](), reflect.TypeFor[odd](), reflect.TypeFor[specs.Spec](),
 		reflect.TypeFor[map[string]any](), reflect.TypeFor[[]string](), reflect.TypeFor[string](),
 	} {
 		for range 300 {
@@ -175,6 +175,12 @@ type thing struct {
 	Number  json.Number       `json:"number"`
 	Quoted  int               `json:"-"`
 	private int
+	inner
+}
+
+type inner struct {
+	Deep  string `json:"deep"`
+	Count string // of another name in JSON than the other
 }
 
 type name string
@@ -188,6 +194,7 @@ var texts = []string{
 	`{"bytes":"AEw="}`, `{"bytes":"!"}`, `{"bytes":[1]}`, `{"time":"2026-01-02T03:04:05Z"}`, `{"time":"x"}`, `{"array":[1,2]}`, `{"number":12,"x":"}{][,:\"\\"}`,
 	`{"number":"12"}`, `{"number":"x"}`, `{"unknown":{"a":["}"]},"name":"after"}`, `{"name":"a"`, `{"name":"a"}x`, `{"name":"a",}`, `{"Quoted":1,"private":1,"-":1}`,
 	"{\"name\":\"\xff\"}", "\t{\r\n\"name\"\t:\"b\"}\n", `{"":1}`, `{"name":{"a":1}}`, `{"yes":{}}`, `{"count":"1"}`, `{"count":true}`,
+	`{"deep":"x","name":"y"}`, `{"DEEP":"x"}`, `{"Count":"1"}`, `{"Count":1}`, `{"deep":"x","deep":"y"}`,
 }
 
 func TestUnmarshal(t *testing.T) {
@@ -195,7 +202,7 @@ func TestUnmarshal(t *testing.T) {
 		same[thing](t, []byte(text))
 		same[map[string]string](t, []byte(text))
 		same[[]string](t, []byte(text))
-		same[specjson.Spec](t, []byte(text))
+		same[specs.Spec](t, []byte(text))
 	}
 	full := thing{Name: "old"}
 	if err := sparsejson.Unmarshal([]byte(`{"count":1}`), &full); err != nil || full.Name != "old" || full.Count != 1 {
@@ -214,6 +221,6 @@ func FuzzUnmarshal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		same[thing](t, text)
 		same[wire.ContainerCreateRequest](t, text)
-		same[specjson.Spec](t, text)
+		same[specs.Spec](t, text)
 	})
 }
