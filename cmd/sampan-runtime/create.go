@@ -31,7 +31,7 @@ type creation struct {
 	noPivot, noNewKeyring          bool
 	preserve                       int
 	startNext                      bool
-	watched                        func() // returns when signals are listened to, before anything is made that lasts
+	signals                        *soon  // which end the creation
 	begun                          func() // nil: nothing; see runtime.CreateOptions
 }
 
@@ -49,9 +49,9 @@ func createFlags(p *program, f *pflag.FlagSet) action {
 	var c creation
 	c.flags(f)
 	return func(args []string) error {
-		ctx, watched, stop := interruptibleSoon()
-		defer stop()
-		c.watched = watched
+		ctx, signals := interruptibleSoon()
+		defer signals.stop()
+		c.signals = signals
 		spec, err := c.spec()
 		if err != nil {
 			return err
@@ -73,20 +73,41 @@ func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 }
 
-// interruptibleSoon is interruptible, from when watched has returned at the latest. Go asks for a signal in a thread of
-// its own, which takes as long as much of what a start is made of: it is done while the kernel makes the namespaces.
-func interruptibleSoon() (ctx context.Context, watched func(), stop context.CancelFunc) {
+// soon is interruptible, from when watched has returned.
+type soon struct {
+	asked  chan struct{}
+	ended  context.CancelCauseFunc
+	ignore context.CancelFunc
+}
+
+// interruptibleSoon returns a context that ends with a signal from when soon.watched has returned.
+func interruptibleSoon() (context.Context, *soon) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	asked := make(chan struct{})
-	var unwatch context.CancelFunc
+	return ctx, &soon{asked: make(chan struct{}), ended: cancel}
+}
+
+// ask asks for the signals. Go does that in a thread of its own, and it takes as long as much of what a start is made of: it
+// is done while the kernel makes the namespaces, for which the caller waits.
+func (s *soon) ask() {
 	go func() {
-		defer close(asked)
+		defer close(s.asked)
 		var signals context.Context
-		signals, unwatch = interruptible()
-		context.AfterFunc(signals, func() { cancel(context.Cause(signals)) })
+		signals, s.ignore = interruptible()
+		context.AfterFunc(signals, func() { s.ended(context.Cause(signals)) })
 	}()
-	watched = func() { <-asked }
-	return ctx, watched, func() { watched(); unwatch(); cancel(nil) }
+}
+
+// watched returns when signals are listened to. ask was called.
+func (s *soon) watched() { <-s.asked }
+
+// stop gives the signals back, if they were asked for.
+func (s *soon) stop() {
+	select {
+	case <-s.asked:
+		s.ignore()
+	default:
+	}
+	s.ended(nil)
 }
 
 // spec reads the bundle's config.json.
@@ -155,9 +176,10 @@ func (p *program) create(ctx context.Context, id string, spec *specs.Spec, o *cr
 	if err != nil {
 		return nil, err
 	}
+	o.signals.ask()
 	c, err := r.Create(ctx, id, runtime.CreateOptions{
 		Bundle: bundle, Spec: spec, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: files,
-		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot, StartNext: o.startNext, Lasting: o.watched, Begun: o.begun,
+		NoNewKeyring: o.noNewKeyring, NoPivot: o.noPivot, StartNext: o.startNext, Lasting: o.signals.watched, Begun: o.begun,
 	})
 	if fault.Is(err, fault.Exists) {
 		return nil, fault.New(fault.Exists, "container with given ID already exists")

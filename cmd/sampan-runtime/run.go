@@ -19,10 +19,10 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 	keep := f.Bool("keep", false, "do not delete the container when it has ended")
 	noSubreaper := f.Bool("no-subreaper", false, "do not become the parent of processes that lose theirs")
 	return func(args []string) error {
-		ctx, watched, stop := interruptibleSoon()
-		defer stop()
+		ctx, ending := interruptibleSoon()
+		defer ending.stop()
+		c.signals = ending
 		var signals chan os.Signal
-		c.watched = watched
 		c.begun = func() {
 			if !*detach {
 				signals = foregroundSignals()
@@ -65,7 +65,7 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 		} else {
 			err = errors.Join(err, container.Delete(ctx, true))
 		}
-		stop()
+		ending.stop()
 		if err != nil {
 			relay.stop()
 			return err

@@ -48,6 +48,9 @@ func UnifiedMounted() bool {
 	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
+// Survey finds out what this machine has, which the first use of a cgroup does else.
+func Survey() { thisHost() } //nolint:errcheck // that use tells
+
 var thisHost = sync.OnceValues(func() (*host, error) {
 	var h *host
 	if UnifiedMounted() {

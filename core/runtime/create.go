@@ -246,6 +246,9 @@ func (c *Container) launch(ctx context.Context, o CreateOptions, filter *initpro
 	defer theirs.Close()
 	spawn.Files = append(append(spawn.Files, theirs), o.ExtraFiles...)
 
+	if c.grouping != nil {
+		go cgroup.Survey() // while this thread waits for the kernel
+	}
 	child, err := spawn.Start()
 	if err != nil {
 		return err
