@@ -91,9 +91,9 @@ func verbs() []verb {
 }
 
 func main() {
-	// A verb does one thing after the other, and threads that look for more to do take time from it. The
+	// A verb does one thing after the other, at times two, and threads that look for more to do take time from it. The
 	// monitor, which has more, takes it back.
-	goruntime.GOMAXPROCS(1)
+	goruntime.GOMAXPROCS(min(2, goruntime.GOMAXPROCS(0)))
 	os.Exit(run(os.Args[1:]))
 }
 
