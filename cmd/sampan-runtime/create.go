@@ -78,6 +78,7 @@ type soon struct {
 	asked  chan struct{}
 	ended  context.CancelCauseFunc
 	ignore context.CancelFunc
+	next   func() // nil: nothing
 }
 
 // interruptibleSoon returns a context that ends with a signal from when soon.watched has returned.
@@ -86,14 +87,17 @@ func interruptibleSoon() (context.Context, *soon) {
 	return ctx, &soon{asked: make(chan struct{}), ended: cancel}
 }
 
-// ask asks for the signals. Go does that in a thread of its own, and it takes as long as much of what a start is made of: it
-// is done while the kernel makes the namespaces, for which the caller waits.
+// ask asks for the signals, and does what is next to be done. Go asks for each in a round between threads, all of which take
+// as long as much of what a start is made of: it is done while the kernel makes the namespaces, for which the caller waits.
 func (s *soon) ask() {
 	go func() {
-		defer close(s.asked)
 		var signals context.Context
 		signals, s.ignore = interruptible()
 		context.AfterFunc(signals, func() { s.ended(context.Cause(signals)) })
+		close(s.asked)
+		if s.next != nil {
+			s.next()
+		}
 	}()
 }
 

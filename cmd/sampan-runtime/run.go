@@ -22,11 +22,11 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 		ctx, ending := interruptibleSoon()
 		defer ending.stop()
 		c.signals = ending
-		var signals chan os.Signal
+		signals := make(chan chan os.Signal, 1)
+		if !*detach {
+			ending.next = func() { signals <- foregroundSignals() }
+		}
 		c.begun = func() {
-			if !*detach {
-				signals = foregroundSignals()
-			}
 			if !p.systemdCgroup { // else the process is yet to be started
 				p.leaveInit()
 			}
@@ -59,7 +59,7 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 			}
 			return notify.forward(container, container.Pid())
 		}
-		relay, err := newForeground(signals, container.Console(), container.Pid(), container.PidFD())
+		relay, err := newForeground(<-signals, container.Console(), container.Pid(), container.PidFD())
 		if err == nil {
 			err = p.startNew(ctx, container)
 		} else {
