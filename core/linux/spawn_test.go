@@ -192,6 +192,10 @@ func TestSpawnWaitsForPlace(t *testing.T) {
 		return link
 	}
 	ours := namespace("self")
+	// An ordinary user sees namespaces of dumpable processes alone, and a test before may have taken that away (conceal).
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
 	for _, fork := range []bool{false, true} {
 		placed, prepared := 0, 0
 		place := func(pid int) error {

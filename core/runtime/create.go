@@ -384,14 +384,14 @@ var initEnv = []string{"GOGC=off", "GOMAXPROCS=1"}
 // spawn describes the first process. made are the namespaces that are made and not joined.
 func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done func(), err error) {
 	var opened []*os.File
-	done = func() {
+	closeAll := func() { // and not done, which an error takes away
 		for _, f := range opened {
 			f.Close()
 		}
 	}
 	defer func() {
 		if err != nil {
-			done()
+			closeAll()
 		}
 	}()
 	s = &linux.Spawn{Args: []string{"sampan-runtime", initproc.Verb}, Env: initEnv}
@@ -430,7 +430,7 @@ func (c *Container) spawn(o CreateOptions) (s *linux.Spawn, made uint64, done fu
 	}
 	files, err = streams(s, o.Spec.Process.Terminal, o.Stdin, o.Stdout, o.Stderr)
 	opened = append(opened, files...)
-	return s, made, done, err
+	return s, made, closeAll, err
 }
 
 // handOver are the files that come along with the configuration: the socket on which Start calls, then what joins

@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -129,6 +130,32 @@ func TestCutOffBeforeTheRecord(t *testing.T) {
 	}
 	if err := c.Delete(t.Context(), true); err != nil {
 		t.Error(err)
+	}
+}
+
+// A namespace that is not there is named, and so is what is none.
+func TestNamespaceThatIsNotThere(t *testing.T) {
+	b := newBench(t)
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, path := range []string{missing, "/proc/self/stat", "/"} {
+		for i := range shellSpec("").Linux.Namespaces {
+			spec := shellSpec("true")
+			ns := &spec.Linux.Namespaces[i]
+			if ns.Path = path; ns.Type == specs.MountNamespace {
+				continue // whose container has its filesystem from elsewhere
+			}
+			spec.Hostname, spec.Linux.Sysctl = "", nil
+			_, _, err := b.create(spec)
+			if err == nil {
+				t.Fatalf("%s %s: no error", ns.Type, path)
+			}
+			if path == missing && err.Error() != "linux.namespaces: "+string(ns.Type)+": open "+missing+": no such file or directory" {
+				t.Errorf("%s %s: %v", ns.Type, path, err)
+			}
+		}
+	}
+	if left, err := os.ReadDir(b.options.Root); err != nil && !errors.Is(err, fs.ErrNotExist) || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
