@@ -338,7 +338,7 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 			return err
 		}
 	}
-	return errors.Join(leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))
+	return errors.Join(leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), c.remove())
 }
 
 // end kills everything and waits for the first process.

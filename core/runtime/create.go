@@ -228,7 +228,7 @@ func (c *Container) discard() error {
 		c.leaveUnit(context.Background())
 		errs = append(errs, c.cgroup.Delete())
 	}
-	return errors.Join(append(errs, leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), os.RemoveAll(c.dir))...)
+	return errors.Join(append(errs, leaveRDT(resctrl, c.record.ID, c.record.Spec.Linux.IntelRdt), c.remove())...)
 }
 
 // launch starts the first process and sees it through the making of the container.

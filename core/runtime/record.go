@@ -119,6 +119,17 @@ func (c *Container) same() bool {
 	return err == nil && bytes.HasPrefix(after, created)
 }
 
+// remove removes the directory. A creation that goes on meanwhile, as it does not know yet, may put a file into it between
+// the removal of all files and that of the directory: it has few.
+func (c *Container) remove() (err error) {
+	for range 8 {
+		if err = os.RemoveAll(c.dir); !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
+	}
+	return err
+}
+
 // Clear removes what a creation of the id has left that was cut off before there was a container. It is no error
 // when there is nothing; a container, and one that is being made, stay.
 func (r *Runtime) Clear(id string) error {
@@ -134,7 +145,7 @@ func (r *Runtime) Clear(id string) error {
 		return err
 	}
 	defer dir.Close()
-	return os.RemoveAll(c.dir)
+	return c.remove()
 }
 
 // ClearAll is Clear for every id. It is for the start of a program that has the root to itself.
