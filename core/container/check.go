@@ -84,11 +84,11 @@ func (m *Manager) checkContainer(ctx context.Context, c *Container, s monitor.St
 	if _, err := os.Stat(m.directory(rec.ID)); errors.Is(err, os.ErrNotExist) {
 		add("its directory is missing", "", "made it; its log is lost", func(context.Context) error { return m.makeDirectory(rec.ID) })
 	}
-	if _, err := m.o.Layers.Mounts(ctx, rec.ID); fault.Is(err, fault.NotFound) {
+	if err := m.o.Layers.Whole(ctx, rec.ID); fault.Is(err, fault.NotFound) {
 		add("its snapshot, or a layer below it, is missing", "remove the container: what it had written is lost", "", nil)
 	}
 	for key := range holds(&rec) {
-		if _, err := m.o.Layers.Mounts(ctx, key); fault.Is(err, fault.NotFound) {
+		if err := m.o.Layers.Whole(ctx, key); fault.Is(err, fault.NotFound) {
 			add("nothing holds the layers of an image that is mounted in it", "remove the container, or pull its images again", "holds them", func(ctx context.Context) error { return m.hold(ctx, &rec) })
 		}
 	}

@@ -71,12 +71,16 @@ func (m *Manager) CopyFrom(ctx context.Context, ref, name string) (io.ReadCloser
 		return nil, wire.PathStat{}, noSuchPath(ref, name, err)
 	}
 	ids := m.mappingNow(c)
+	rec, _ := c.snapshot()
 	r, w := io.Pipe()
 	m.later(func() {
 		defer root.Close()
-		w.CloseWithError(writePath(w, root, clean, follow, archive.WriteOptions{Name: archiveName(name), IDs: ids}))
+		err := writePath(w, root, clean, follow, archive.WriteOptions{Name: archiveName(name), IDs: ids})
+		if err == nil {
+			err = m.wholeStill(m.ctx, &rec)
+		}
+		w.CloseWithError(err)
 	})
-	rec, _ := c.snapshot()
 	m.emit(&rec, "archive-path")
 	return r, stat, nil
 }

@@ -25,6 +25,9 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) error {
 		return err
 	}
 	rec, _ := c.snapshot()
+	if err := m.wholeStill(ctx, &rec); err != nil {
+		return err
+	}
 	m.emit(&rec, "export")
 	return nil
 }

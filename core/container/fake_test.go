@@ -384,6 +384,11 @@ func (f *fakeLayers) Mounts(_ context.Context, key string) ([]mount.Mount, error
 	return nil, nil
 }
 
+func (f *fakeLayers) Whole(ctx context.Context, key string) error {
+	_, err := f.Mounts(ctx, key)
+	return err
+}
+
 func (f *fakeLayers) Volatile(ctx context.Context, key string) ([]mount.Mount, error) {
 	return f.Mounts(ctx, key)
 }

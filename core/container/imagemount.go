@@ -54,7 +54,7 @@ func holds(rec *record) map[string]digest.Digest {
 // hold makes the snapshots of the container's mounts of images that are not there.
 func (m *Manager) hold(ctx context.Context, rec *record) error {
 	for key, chain := range holds(rec) {
-		if _, err := m.o.Layers.Mounts(ctx, key); err == nil {
+		if m.o.Layers.Whole(ctx, key) == nil {
 			continue
 		}
 		// Also at a start: one that a power failure took had nothing in it.

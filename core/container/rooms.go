@@ -31,6 +31,7 @@ type Images interface {
 type Layers interface {
 	Prepare(ctx context.Context, key string, chain digest.Digest) ([]mount.Mount, error)
 	Mounts(ctx context.Context, key string) ([]mount.Mount, error)
+	Whole(ctx context.Context, key string) error
 	Volatile(ctx context.Context, key string) ([]mount.Mount, error) // Mounts of what goes with a crash of the machine
 	Remove(ctx context.Context, key string) error
 	CanLimit() error

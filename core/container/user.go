@@ -116,11 +116,33 @@ func (m *Manager) openRoot(ctx context.Context, c *Container, volumes bool) (*li
 			return root, nil
 		}
 	}
+	// One at a time: of two that mount the same snapshot at once, the kernel makes directories in the way of the other.
+	if err := c.op.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer c.op.unlock()
+	if c.isRemoved() {
+		return nil, noSuch(rec.Name)
+	}
+	if rec, st = c.snapshot(); st.live() {
+		if root, err := rootfs.OfProcess(st.Pid); err == nil {
+			return root, nil
+		}
+	}
 	root, err := m.openStopped(ctx, &rec, volumes)
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", rec.Name, err)
 	}
 	return root, nil
+}
+
+// wholeStill is the error of what was read of a container that was removed meanwhile: files that go are passed over.
+func (m *Manager) wholeStill(ctx context.Context, rec *record) error {
+	err := m.o.Layers.Whole(ctx, rec.ID)
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.Conflict, "container %s was removed before its files were read", rec.Name)
+	}
+	return err
 }
 
 // openStopped opens the snapshot, with the container's volumes and binds on it if they are wanted. What a

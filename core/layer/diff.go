@@ -83,6 +83,9 @@ func (s *Store) Usage(ctx context.Context, key string) (int64, error) {
 		sum += st.Size
 		return nil
 	})
+	if err == nil {
+		err = s.inPlace(name)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("usage of snapshot %s: %w", key, err)
 	}
@@ -129,7 +132,7 @@ func (s *Store) walk(ctx context.Context, key string, fn func(*changed) error) e
 		return err
 	}
 	defer unix.Close(top)
-	return walkDir(ctx, top, ".", func(dir int, p, name string, st *unix.Stat_t) error {
+	err = walkDir(ctx, top, ".", func(dir int, p, name string, st *unix.Stat_t) error {
 		lower, err := below.lookup(p)
 		if err != nil {
 			return err
@@ -143,6 +146,10 @@ func (s *Store) walk(ctx context.Context, key string, fn func(*changed) error) e
 		}
 		return fn(c)
 	})
+	if err == nil {
+		err = s.inPlace(name) // what vanishes is passed over, see Whole
+	}
+	return err
 }
 
 func openTop(dir string) (int, error) {

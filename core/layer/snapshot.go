@@ -142,6 +142,30 @@ func (s *Store) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	return s.mounts(name, chain)
 }
 
+// Whole returns nil when the snapshot is there with all layers below it, else fault.NotFound. What was read of it before
+// is whole then too: a snapshot that is removed is renamed before its first file goes.
+func (s *Store) Whole(_ context.Context, key string) error {
+	name, chain, err := s.snapshot(key)
+	if err == nil {
+		_, err = s.mounts(name, chain)
+	}
+	if err == nil {
+		err = s.inPlace(name)
+	}
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", key, err)
+	}
+	return nil
+}
+
+func (s *Store) inPlace(name string) error {
+	_, err := os.Lstat(filepath.Join(s.root, name, "diff"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "it was removed")
+	}
+	return err
+}
+
 // Volatile is Mounts for a snapshot of which nothing is wanted any more once the machine has crashed. Nothing is
 // written to the disk for its sake: not when a program asks for it, and not when it is unmounted, which else waits until
 // all that anybody has written to the filesystem below is there (overlayfs.rst, "Volatile mount").

@@ -169,6 +169,55 @@ func TestVolatile(t *testing.T) {
 	}
 }
 
+// remover removes a snapshot, with all its files, at the first write.
+type remover struct {
+	remove func()
+	n      int
+}
+
+func (r *remover) Write(p []byte) (int, error) {
+	if r.n++; r.n == 1 {
+		r.remove()
+	}
+	return len(p), nil
+}
+
+// A snapshot that is removed while it is read is an error, and no smaller snapshot.
+func TestReadWhileItIsRemoved(t *testing.T) {
+	s := open(t)
+	chain := unpack(t, s, base)
+	for range 2 {
+		mounts, err := s.Prepare(t.Context(), "box", chain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mounted(t, mounts, func(root string) (err error) {
+			for i := range 100 {
+				err = errors.Join(err, os.WriteFile(fmt.Sprintf("%s/file%d", root, i), make([]byte, 10_000), 0o600))
+			}
+			return err
+		})
+		removing := &remover{remove: func() {
+			if err := s.Remove(t.Context(), "box"); err != nil {
+				t.Error(err)
+			}
+			s.removals.Wait()
+		}}
+		if err := s.Diff(t.Context(), "box", removing); !fault.Is(err, fault.NotFound) {
+			t.Errorf("a diff of what was removed meanwhile: %v", err)
+		}
+		if err := s.Whole(t.Context(), "box"); !fault.Is(err, fault.NotFound) {
+			t.Errorf("what was removed is whole: %v", err)
+		}
+	}
+	if _, err := s.Prepare(t.Context(), "box", chain); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Whole(t.Context(), "box"), s.Diff(t.Context(), "box", io.Discard)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestScratchHasMountPoints(t *testing.T) {
 	s := open(t)
 	mounts, err := s.Prepare(t.Context(), "box", "")

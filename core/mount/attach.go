@@ -232,7 +232,15 @@ func (m Mount) filesystem(o *Options) (*os.File, error) {
 			return nil, err
 		}
 	}
-	return fs.Mount(0)
+	mnt, err := fs.Mount(0)
+	if i := slices.Index(o.Data, "volatile"); i >= 0 && errors.Is(err, unix.EIO) {
+		// Once something could not be written to the filesystem below, and nobody was told by syncfs(2), the kernel refuses this
+		// option alone (fs/overlayfs/super.c, "unseen error").
+		synced := *o
+		synced.Data = slices.Delete(slices.Clone(o.Data), i, i+1)
+		return m.filesystem(&synced)
+	}
+	return mnt, err
 }
 
 // lowerDirs sets the layers of an overlay one by one ("lowerdir+", Linux 6.5): together they are
