@@ -50,7 +50,7 @@ func createFlags(p *program, f *pflag.FlagSet) action {
 	c.flags(f)
 	return func(args []string) error {
 		ctx, signals := interruptibleSoon()
-		defer signals.stop()
+		defer signals.end(nil)
 		c.signals = signals
 		spec, err := c.spec()
 		if err != nil {
@@ -75,25 +75,23 @@ func interruptible() (context.Context, context.CancelFunc) {
 
 // soon is interruptible, from when watched has returned.
 type soon struct {
-	asked  chan struct{}
-	ended  context.CancelCauseFunc
-	ignore context.CancelFunc
-	next   func() // nil: nothing
+	asked chan struct{}
+	end   context.CancelCauseFunc
+	next  func() // nil: nothing
 }
 
 // interruptibleSoon returns a context that ends with a signal from when soon.watched has returned.
 func interruptibleSoon() (context.Context, *soon) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return ctx, &soon{asked: make(chan struct{}), ended: cancel}
+	return ctx, &soon{asked: make(chan struct{}), end: cancel}
 }
 
 // ask asks for the signals, and does what is next to be done. Go asks for each in a round between threads, all of which take
 // as long as much of what a start is made of: it is done while the kernel makes the namespaces, for which the caller waits.
 func (s *soon) ask() {
 	go func() {
-		var signals context.Context
-		signals, s.ignore = interruptible()
-		context.AfterFunc(signals, func() { s.ended(context.Cause(signals)) })
+		signals, _ := interruptible() // never given back: a program that has made a container does not die of a signal before it says so
+		context.AfterFunc(signals, func() { s.end(context.Cause(signals)) })
 		close(s.asked)
 		if s.next != nil {
 			s.next()
@@ -103,16 +101,6 @@ func (s *soon) ask() {
 
 // watched returns when signals are listened to. ask was called.
 func (s *soon) watched() { <-s.asked }
-
-// stop gives the signals back, if they were asked for.
-func (s *soon) stop() {
-	select {
-	case <-s.asked:
-		s.ignore()
-	default:
-	}
-	s.ended(nil)
-}
 
 // spec reads the bundle's config.json.
 func (c *creation) spec() (*specs.Spec, error) {

@@ -20,7 +20,7 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 	noSubreaper := f.Bool("no-subreaper", false, "do not become the parent of processes that lose theirs")
 	return func(args []string) error {
 		ctx, ending := interruptibleSoon()
-		defer ending.stop()
+		defer ending.end(nil)
 		c.signals = ending
 		signals := make(chan chan os.Signal, 1)
 		if !*detach {
@@ -65,7 +65,6 @@ func runFlags(p *program, f *pflag.FlagSet) action {
 		} else {
 			err = errors.Join(err, container.Delete(ctx, true))
 		}
-		ending.stop()
 		if err != nil {
 			relay.stop()
 			return err

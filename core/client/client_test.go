@@ -509,6 +509,32 @@ func TestSSHFailsAtWrite(t *testing.T) {
 	}
 }
 
+// A write that fails takes nothing away of what is there to be read, nor from a program that goes on.
+func TestSSHOutputAfterAFailedWrite(t *testing.T) {
+	for name, c := range map[string]struct {
+		script string
+		want   int
+	}{
+		"it has ended": {"exec <&-; head -c 50000 /dev/zero; exit 0\n", 50000},
+		"it goes on":   {"exec <&-; sleep 1.2; head -c 5 /dev/zero; exit 0\n", 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fakeSSH(t, c.script)
+			conn, err := dialSSH(&url.URL{Scheme: "ssh", Host: "far"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			for err = nil; err == nil; {
+				_, err = conn.Write(make([]byte, 4096))
+			}
+			if got, err := io.ReadAll(conn); len(got) != c.want || err != nil {
+				t.Errorf("read %d bytes, %v; want %d", len(got), err, c.want)
+			}
+		})
+	}
+}
+
 // What ssh says when it fails is the error.
 func TestSSHFails(t *testing.T) {
 	fakeSSH(t, "echo 'Host key verification failed.' >&2; exit 255\n")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -31,21 +32,33 @@ func dialSSH(u *url.URL) (net.Conn, error) {
 		args = append(args, "--host", quoted("unix://"+path))
 	}
 	cmd := exec.Command("ssh", append(args, "system", "dial-stdio")...)
-	c := &commandConn{cmd: cmd, remote: address(u.String())}
+	c := &commandConn{cmd: cmd, remote: address(u.String()), ended: make(chan struct{})}
 	cmd.Stderr = &c.stderr
-	cmd.WaitDelay = time.Second // another process, which ssh leaves for later connections, may keep its standard error open
+	cmd.WaitDelay = lastWait // another process, which ssh leaves for later connections, may keep its standard error open
 	var err error
 	if c.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	if c.out, err = cmd.StdoutPipe(); err != nil {
+	// Not cmd.StdoutPipe: the end of the program would throw away what was not read yet.
+	var out *os.File
+	if c.out, out, err = os.Pipe(); err != nil {
 		return nil, err
 	}
+	defer out.Close()
+	cmd.Stdout = out
 	if err := cmd.Start(); err != nil {
+		c.out.Close()
 		return nil, err
 	}
+	go func() {
+		_ = cmd.Wait() // its exit status says nothing that Read does not say
+		close(c.ended)
+	}()
 	return c, nil
 }
+
+// lastWait is how long a program is waited for that has been told to end, or should.
+const lastWait = time.Second
 
 // quoted is a word for the shell of the far side, to which ssh hands its arguments as one line.
 func quoted(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
@@ -54,36 +67,44 @@ func quoted(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\
 type commandConn struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
-	out    io.ReadCloser
+	out    *os.File
 	stderr tail
 	remote address
 	closer sync.Once
+	ended  chan struct{} // closed when the program has ended and what it has said is whole
 }
 
 func (c *commandConn) Read(p []byte) (int, error) {
 	n, err := c.out.Read(p)
 	if n == 0 && err != nil {
+		_ = c.Close()
 		return 0, c.lastWords(err)
 	}
 	return n, err
 }
 
-// A program that has ended may be noticed by a read or by a write, each of which closes the other's pipe:
-// the cause is the same.
+// A program that has ended may be noticed here first: the cause is the same. What it has written before is still there
+// to be read.
 func (c *commandConn) Write(p []byte) (int, error) {
 	n, err := c.in.Write(p)
-	if err != nil {
-		return n, c.lastWords(err)
+	if err == nil {
+		return n, nil
 	}
-	return n, nil
+	select {
+	case <-c.ended:
+	case <-time.After(lastWait): // it has only stopped reading
+	}
+	return n, c.lastWords(err)
 }
 
-// lastWords ends the program, after which what it has said is whole, and returns that as the error; err
-// when it has said nothing.
+// lastWords is what the program has said at its end; err when it has said nothing, or has not ended.
 func (c *commandConn) lastWords(err error) error {
-	_ = c.Close()
-	if text := c.stderr.String(); text != "" {
-		return fmt.Errorf("ssh: %s", text)
+	select {
+	case <-c.ended:
+		if text := c.stderr.String(); text != "" {
+			return fmt.Errorf("ssh: %s", text)
+		}
+	default:
 	}
 	return err
 }
@@ -96,8 +117,8 @@ func (c *commandConn) Close() error {
 	c.closer.Do(func() {
 		c.in.Close()
 		c.out.Close()
-		kill := time.AfterFunc(time.Second, func() { _ = c.cmd.Process.Kill() })
-		_ = c.cmd.Wait() // its exit status says nothing that Read has not said
+		kill := time.AfterFunc(lastWait, func() { _ = c.cmd.Process.Kill() })
+		<-c.ended
 		kill.Stop()
 	})
 	return nil

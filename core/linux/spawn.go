@@ -108,6 +108,7 @@ type program struct {
 	root       bool
 	files      []uintptr
 	sync       uintptr // the child's end of the socket on which it waits for Place and Prepare; ^0: none
+	syncOther  uintptr // the caller's, of which the child has a copy
 	place      bool    // it waits for Place
 	prepare    bool    // it waits for Prepare
 	dumpable   bool    // it is to be dumpable while it waits for Prepare
@@ -280,6 +281,10 @@ func (p *program) child() {
 			p.fail(stepTasks, e, i)
 		}
 	}
+	if p.sync != noFile {
+		// With the caller's end open here too the child would wait for ever for a caller that was killed.
+		syscall.RawSyscall(unix.SYS_CLOSE, p.syncOther, 0, 0) //nolint:errcheck // it is open
+	}
 	if p.place {
 		p.wait(stepPlace)
 	}
@@ -399,7 +404,7 @@ func (s *Spawn) startWaiting(p *program) (Child, error) {
 	}
 	ours, theirs := pair[0], pair[1]
 	defer unix.Close(ours)
-	p.sync = uintptr(theirs)
+	p.sync, p.syncOther = uintptr(theirs), uintptr(ours)
 	// The child has a copy of the memory: what it tells must lie in a shared page.
 	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -274,5 +275,39 @@ func BenchmarkSpawn(b *testing.B) {
 		}
 		Wait(child.PidFD) //nolint:errcheck // measured
 		child.PidFD.Close()
+	}
+}
+
+// A child that waits for its caller ends when that is killed.
+func TestSpawnCallerIsKilled(t *testing.T) {
+	const asCaller = "SAMPAN_TEST_KILLED_CALLER"
+	if os.Getenv(asCaller) != "" {
+		dies := func(pid int) error {
+			fmt.Printf("child %d\n", pid)
+			return unix.Kill(os.Getpid(), unix.SIGKILL)
+		}
+		run(t, Spawn{Flags: unix.CLONE_NEWUSER, Prepare: dies}, "sleep 100")
+		return
+	}
+	caller := exec.Command(os.Args[0], "-test.run=^TestSpawnCallerIsKilled$")
+	caller.Env = append(os.Environ(), asCaller+"=1")
+	caller.WaitDelay = time.Second // the child has its output too
+	out, err := caller.Output()
+	var pid int
+	if _, serr := fmt.Sscanf(string(out), "child %d", &pid); serr != nil {
+		t.Fatalf("%q, %v", out, err)
+	}
+	child, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(child)
+	ended := []unix.PollFd{{Fd: int32(child), Events: unix.POLLIN}}
+	if n, err := RetryValue(func() (int, error) { return unix.Poll(ended, 10_000) }); n != 1 || err != nil {
+		t.Errorf("process %d waits for ever: %d, %v", pid, n, err)
+		unix.Kill(pid, unix.SIGKILL) //nolint:errcheck // it is left otherwise
 	}
 }

@@ -16,7 +16,7 @@ func Unmarshal(data []byte, v any) error {
 	if to.Kind() != reflect.Pointer || to.IsNil() || !to.Elem().IsZero() || !json.Valid(data) {
 		return json.Unmarshal(data, v)
 	}
-	r := reader{data: data}
+	r := reader{data: data, fields: map[reflect.Type][]named{}}
 	if r.value(to.Elem()) {
 		return nil
 	}
@@ -26,8 +26,9 @@ func Unmarshal(data []byte, v any) error {
 
 // reader reads valid JSON. Its methods return false when the form is another than is known here.
 type reader struct {
-	data []byte
-	at   int
+	data   []byte
+	at     int
+	fields map[reflect.Type][]named // of those met so far; nil: one whose fields are not known here
 }
 
 var unmarshalers = []reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler]()}
@@ -68,7 +69,7 @@ func (r *reader) value(v reflect.Value) bool {
 		v.Set(reflect.New(v.Type().Elem()))
 		return r.value(v.Elem())
 	case reflect.Struct:
-		return first == '{' && r.fields(v)
+		return first == '{' && r.object(v)
 	case reflect.Map:
 		return first == '{' && v.Type().Key().Kind() == reflect.String && !unmarshals(v.Type().Key()) && r.entries(v)
 	case reflect.Slice:
@@ -139,12 +140,18 @@ func (r *reader) members(read func(name string) bool) bool {
 	return true
 }
 
-func (r *reader) fields(v reflect.Value) bool {
-	list, ok := fields(nil, v.Type(), nil)
-	if !ok {
+func (r *reader) object(v reflect.Value) bool {
+	list, met := r.fields[v.Type()]
+	if !met {
+		if all, ok := fields(nil, v.Type(), nil); ok && len(all) <= 64 {
+			list = all
+		}
+		r.fields[v.Type()] = list
+	}
+	if list == nil && v.NumField() > 0 {
 		return false
 	}
-	seen := make([]bool, len(list))
+	var seen uint64
 	next := 0 // the field that the text probably has next: programs write them in their order
 	return r.members(func(name string) bool {
 		i, ok := find(list, name, next)
@@ -154,10 +161,10 @@ func (r *reader) fields(v reflect.Value) bool {
 		case i < 0:
 			r.skip()
 			return true
-		case seen[i]:
+		case seen&(1<<i) != 0:
 			return false
 		}
-		seen[i] = true
+		seen |= 1 << i
 		next = i + 1
 		return r.value(v.FieldByIndex(list[i].index))
 	})
